@@ -1,0 +1,2 @@
+// Package configs is being written.
+package configs

@@ -1,0 +1,2 @@
+// Package simnet is being written.
+package simnet

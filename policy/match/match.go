@@ -1,0 +1,2 @@
+// Package match is being written.
+package match

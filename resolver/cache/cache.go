@@ -1,0 +1,2 @@
+// Package cache is being written.
+package cache

@@ -1,0 +1,2 @@
+// Package listen is being written.
+package listen

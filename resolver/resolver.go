@@ -1,0 +1,2 @@
+// Package resolver is being written.
+package resolver

@@ -1,0 +1,2 @@
+// Package upstream is being written.
+package upstream

@@ -1,0 +1,2 @@
+// Package state is being written.
+package state

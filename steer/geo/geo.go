@@ -1,0 +1,2 @@
+// Package geo is being written.
+package geo

@@ -1,0 +1,2 @@
+// Package netstack is being written.
+package netstack

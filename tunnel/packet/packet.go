@@ -1,0 +1,2 @@
+// Package packet is being written.
+package packet

@@ -1,0 +1,2 @@
+// Package tunnel is being written.
+package tunnel
