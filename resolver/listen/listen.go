@@ -1,2 +1,202 @@
-// Package listen is being written.
+// Package listen takes DNS questions from sockets and gives answers back:
+// over UDP and over TCP (RFC 1035, RFC 7766), on sockets that somebody else
+// opened, be they the kernel's or those of a network stack in the process.
+//
+// The contract with a [Handler] is small: it gets the bytes of a message that
+// has exactly one question and is a standard query, and returns the bytes of
+// the answer, or nil for silence. What does not deserve its attention never
+// reaches it: answers (QR=1) are ignored, other opcodes get NOTIMP, messages
+// that are not a query by RFC 9619 get FORMERR. Should it panic, the asker
+// gets SERVFAIL and the log the reason.
+//
+// Nothing that a client sends takes more than a bounded share: the questions
+// in work, the connections, and both for each client, have limits. A UDP
+// answer is cut to the size that the asker offered, and never goes out from
+// another address than the one that was asked, also on a wildcard socket.
 package listen
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// A Handler answers one message. Its context ends with the server, not with
+// the answer, so that it may leave work behind that outlives the question.
+// The request is the handler's only until it returns.
+type Handler func(ctx context.Context, from netip.AddrPort, listener, transport string, req []byte) []byte
+
+// Limits bound what clients can take. A field that is zero has the default
+// that stands behind it.
+type Limits struct {
+	Workers   int // questions in work over one UDP socket, 1024; more wait in the socket's buffer
+	PerClient int // of these from one address, 256; more are dropped
+	UDPSize   int // bytes of the longest UDP answer, 1232 (DNS flag day 2020)
+
+	Conns          int           // TCP connections of one listener, 1024
+	ConnsPerClient int           // of these from one address, 32
+	Pipeline       int           // questions in work over one connection, 64; more wait
+	Message        int           // bytes of the longest question over TCP, 16384
+	Idle           time.Duration // a connection without questions is closed after this time, 10 s
+	Write          time.Duration // an answer that is not taken in this time closes the connection, 5 s
+}
+
+// Why a question or connection was not served. These are the words that
+// [Server.Dropped] gets, and all of them.
+const (
+	Malformed = "malformed" // too short to be a message, too long, or an answer
+	Busy      = "busy"      // the client has its share already
+	Panicked  = "panic"     // the handler failed
+	Unsent    = "unsent"    // the answer could not be sent
+)
+
+// A Server answers the questions of any number of sockets. Its fields must
+// not change while it serves.
+type Server struct {
+	Handle  Handler
+	Log     *slog.Logger               // nil: no log
+	Dropped func(listener, why string) // nil: not counted
+	Limits  Limits
+}
+
+func or[T int | time.Duration](v, otherwise T) T {
+	if v > 0 {
+		return v
+	}
+	return otherwise
+}
+
+func (s *Server) log() *slog.Logger {
+	if s.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return s.Log
+}
+
+func (s *Server) dropped(listener, why string) {
+	if s.Dropped != nil {
+		s.Dropped(listener, why)
+	}
+}
+
+// answer returns the answer to one message, nil for none.
+func (s *Server) answer(ctx context.Context, from netip.AddrPort, listener, transport string, req []byte) []byte {
+	end, v := inspect(req)
+	switch v {
+	case ignore:
+		s.dropped(listener, Malformed)
+		return nil
+	case handle:
+		return s.guarded(ctx, from, listener, transport, req, end)
+	default:
+		return refusal(req, end, int(v))
+	}
+}
+
+// guarded calls the handler and makes SERVFAIL of a panic.
+func (s *Server) guarded(ctx context.Context, from netip.AddrPort, listener, transport string, req []byte, end int) (resp []byte) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.dropped(listener, Panicked)
+			s.log().Error("answering a question panicked", "listener", listener, "client", from, "panic", v, "stack", string(debug.Stack()))
+			resp = refusal(req, end, dns.RcodeServerFailure)
+		}
+	}()
+	return s.Handle(ctx, from, listener, transport, req)
+}
+
+// truncated cuts an answer to what fits, and marks it so that the asker comes
+// back over TCP. If the answer cannot be read, only its question is left.
+func truncated(resp []byte, size int) []byte {
+	if len(resp) <= size {
+		return resp
+	}
+	var m dns.Msg
+	if err := m.Unpack(resp); err == nil {
+		m.Compress = true
+		m.Truncate(size)
+		if b, err := m.Pack(); err == nil && len(b) <= size {
+			return b
+		}
+	}
+	end, _ := question(resp)
+	b := append([]byte(nil), resp[:end]...)
+	b[2] |= 2 // TC
+	clear(b[4:12])
+	if end > headerLen {
+		b[5] = 1
+	}
+	return b
+}
+
+// shares counts what each client has in work.
+type shares struct {
+	mu sync.Mutex
+	n  map[netip.Addr]int
+}
+
+// take takes one more for the client unless that were more than its limit.
+func (s *shares) take(client netip.Addr, limit int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.n == nil {
+		s.n = make(map[netip.Addr]int)
+	}
+	if s.n[client] >= limit {
+		return false
+	}
+	s.n[client]++
+	return true
+}
+
+func (s *shares) give(client netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.n[client]--; s.n[client] <= 0 {
+		delete(s.n, client)
+	}
+}
+
+// addrPort reads the address of a peer, IPv4 always in its short form.
+func addrPort(a net.Addr) netip.AddrPort {
+	var ap netip.AddrPort
+	switch a := a.(type) {
+	case *net.UDPAddr:
+		ap = a.AddrPort()
+	case *net.TCPAddr:
+		ap = a.AddrPort()
+	default:
+		if a != nil {
+			ap, _ = netip.ParseAddrPort(a.String())
+		}
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// pause waits before the next try after an error of a socket that may pass
+// (no descriptors left, no buffers). It reports whether to go on: not when
+// the server is done or the socket closed.
+func pause(ctx context.Context, err error, failures int) bool {
+	if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+		return false
+	}
+	t := time.NewTimer(min(time.Second, 5*time.Millisecond<<min(failures, 8)))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// id returns the message's id, for the log.
+func id(b []byte) uint16 { return binary.BigEndian.Uint16(b) }
