@@ -1,0 +1,241 @@
+package list
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+const zoneFile = `$TTL 300
+@   IN SOA localhost. root.localhost. (
+        2026112201 ; serial
+        3600 600 86400 300 )
+    IN NS localhost.
+phish.example.com       CNAME .
+*.phish.example.com     CNAME .      ; and below
+nodata.example          60 IN CNAME *.
+Dropped.Example         IN 60 CNAME rpz-drop.
+good.phish.example.com  CNAME rpz-passthru.
+local.example           A 192.0.2.1
+32.1.2.0.192.rpz-ip     CNAME .
+txt.example             TXT "a ; b (" c
+  CNAME .
+`
+
+func TestNames(t *testing.T) {
+	tests := []struct {
+		format, text string
+		in, out      string // names that are covered, and that are not
+		entries, bad int
+	}{
+		{"plain", "\ufeffExample.COM.\r\n# no\n! no\n; no\n\n=one.test # trailing\n*.two.test\n**.three.test\n.four.test\n+.five.test\na b\nhttp://x/\n\u4e2d\u6587.test\n",
+			"example.com www.example.com one.test a.two.test a.b.three.test x.four.test five.test a.five.test xn--fiq228c.test",
+			"www.one.test two.test a.b.two.test three.test four.test b x", 7, 2},
+		{"hosts", "# no\n127.0.0.1 localhost\n0.0.0.0 0.0.0.0\n0.0.0.0 a.test b.test # c.test\n::1\tip6-localhost\n::\td.test\ninf\n0.0.0.0\n0.0.0.0 http://x/ e.test",
+			"a.test b.test d.test e.test", "c.test www.a.test localhost inf", 4, 3},
+		{"dnsmasq", "server=/a.test/114.114.114.114\n#server=/b.test/1.1.1.1 # off\nserver=/c.test/d.test/1.1.1.1#53 # on\nlocal=/e.test/\nipset=/f.test/set\nnftset=/g.test/4#inet#t#s\nserver=/*.h.test/1.1.1.1\n" +
+			"server=/#/1.1.1.1\nserver=/i.test/#\nserver=1.1.1.1\nno-resolv\nserver=//1.1.1.1\naddress=/.j.test/::1\n",
+			"a.test www.a.test c.test d.test e.test f.test g.test x.y.h.test j.test", "b.test h.test i.test", 8, 5},
+		{"adblock", "[Adblock Plus]\n! no\n||a.test^\n||b.test^|\n||c.test^$important\n@@||d.a.test^\n||e*.test^\n/re/\n|f.test^\n||g.test\n",
+			"a.test x.a.test b.test", "c.test f.test g.test", 2, 6},
+		{"rpz", zoneFile, "phish.example.com a.b.phish.example.com nodata.example dropped.example txt.example",
+			"www.nodata.example local.example localhost", 5, 4},
+		{"rpz", "rpz.test. 300 IN SOA a. b. 1 2 3 4 5\nx.example.rpz.test. CNAME .\ny.example CNAME .\nz.example. CNAME .\n* CNAME .\n",
+			"x.example y.example", "rpz.test z.example", 2, 2},
+		{"rpz", "$ORIGIN Rpz.Test.\n@ SOA a. b. 1 2 3 4 5\n$ORIGIN com.rpz.test.\nexample CNAME .\n*.example CNAME .\n$INCLUDE other\n) CNAME .\n", "example.com www.example.com", "", 2, 2},
+	}
+	for _, tc := range tests {
+		set, stats, err := Names(tc.format, strings.NewReader(tc.text), "test")
+		if err != nil {
+			t.Errorf("%s: %v", tc.format, err)
+			continue
+		}
+		if stats.Entries != tc.entries || stats.Bad != tc.bad {
+			t.Errorf("%s: %d entries, %d bad, want %d and %d: %v", tc.format, stats.Entries, stats.Bad, tc.entries, tc.bad, stats.BadLines)
+		}
+		for _, n := range strings.Fields(tc.in) {
+			if _, ok := set.Lookup(n); !ok {
+				t.Errorf("%s: %s is not covered", tc.format, n)
+			}
+		}
+		for _, n := range strings.Fields(tc.out) {
+			if m, ok := set.Lookup(n); ok {
+				t.Errorf("%s: %s is covered by %s", tc.format, n, m)
+			}
+		}
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	const text = "# no\n192.0.2.0/24\n198.51.100.7\n203.0.113.5-203.0.113.9 # five\n2001:db8::/32\n192.0.2.300\n0.0.0.0/0\n9-1\n"
+	set, stats, err := Networks("cidr", strings.NewReader(text), "test")
+	if err != nil || stats.Entries != 4 || stats.Bad != 3 || set.Len() < 4 {
+		t.Fatalf("%d networks, %+v, %v", set.Len(), stats, err)
+	}
+	set, stats, err = Networks("dnsmasq", strings.NewReader("bogus-nxdomain=192.0.2.1\nignore-address=192.0.2.2\nserver=/x/1\n"), "test")
+	if err != nil || stats.Entries != 2 || stats.Bad != 1 || set.Len() != 2 {
+		t.Fatalf("%d networks, %+v, %v", set.Len(), stats, err)
+	}
+}
+
+func TestWideEntries(t *testing.T) {
+	const text = "cn\ntop\n=uk\nexample.com\n*.org\n"
+	covered := func(s Source) (string, Stats) {
+		set, stats, err := s.Names(strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var in []string
+		for _, n := range []string{"a.cn", "a.top", "uk", "example.com", "a.org"} {
+			if _, ok := set.Lookup(n); ok {
+				in = append(in, n)
+			}
+		}
+		return strings.Join(in, " "), stats
+	}
+	in, stats := covered(Source{Name: "l", Format: "plain"})
+	if in != "a.cn a.top uk example.com a.org" || stats.Wide != 3 ||
+		!strings.Contains(stats.Warnings()[0], "as wide as a top-level domain, taken: 3 (cn, top, *.org)") {
+		t.Errorf("taken: %s; %+v %q", in, stats, stats.Warnings())
+	}
+	in, stats = covered(Source{Name: "l", Format: "plain", MinLabels: 2, Except: []string{"CN"}})
+	if in != "a.cn uk example.com" || stats.Wide != 2 || stats.Entries != 3 || !strings.Contains(stats.Warnings()[0], "left out: 2 (top, *.org)") {
+		t.Errorf("taken: %s; %+v %q", in, stats, stats.Warnings())
+	}
+	if in, _ = covered(Source{Name: "l", Format: "plain", MinLabels: 3, Except: []string{"example.com"}}); in != "uk example.com" {
+		t.Errorf("taken: %s", in)
+	}
+	if _, _, err := (Source{Format: "plain", Except: []string{"a b"}}).Names(strings.NewReader("x.test")); err == nil {
+		t.Error("a broken exception is taken")
+	}
+}
+
+func TestNothingInIt(t *testing.T) {
+	for _, f := range NameFormats() {
+		if set, _, err := Names(f, strings.NewReader(""), "l"); err != nil || set.Len() != 0 {
+			t.Errorf("%s: an empty file is no empty list: %v", f, err)
+		}
+		for _, text := range []string{"<html>\n<body>not found</body>\n", "# comment\n"} {
+			if _, _, err := Names(f, strings.NewReader(text), "l"); err == nil || !strings.Contains(err.Error(), "is its format "+f) {
+				t.Errorf("%s: %q gives %v", f, text, err)
+			}
+		}
+	}
+	if _, _, err := Names("dnsmask", strings.NewReader("x"), "l"); err == nil || !strings.Contains(err.Error(), "dnsmasq") {
+		t.Errorf("an unknown format gives %v", err)
+	}
+	if _, _, err := Networks("plain", strings.NewReader("x"), "l"); err == nil || !strings.Contains(err.Error(), "cidr") {
+		t.Errorf("an unknown format gives %v", err)
+	}
+}
+
+func TestReadFails(t *testing.T) {
+	broken := errors.New("broken")
+	r := io.MultiReader(strings.NewReader("a.test\nb.te"), iotest.ErrReader(broken))
+	if _, _, err := Names("plain", r, "l"); !errors.Is(err, broken) {
+		t.Errorf("a list that breaks off gives %v", err)
+	}
+}
+
+func TestLongLine(t *testing.T) {
+	text := strings.Repeat("a.", maxLine) + "test\nb.test\n=" + strings.Repeat("x", maxLine*3)
+	set, stats, err := Names("plain", strings.NewReader(text), "l")
+	if err != nil || set.Len() != 1 || stats.Bad != 2 || stats.BadLines[1].Line != 3 {
+		t.Errorf("%d names, %+v, %v", set.Len(), stats, err)
+	}
+}
+
+func FuzzNames(f *testing.F) {
+	for _, format := range NameFormats() {
+		f.Add(format, zoneFile)
+		f.Add(format, "0.0.0.0 a.test\nserver=/b.test/1.1.1.1\n||c.test^\n*.d.test\n")
+	}
+	f.Fuzz(func(t *testing.T, format, text string) {
+		set, stats, err := Names(format, strings.NewReader(text), "l")
+		if err != nil {
+			return
+		}
+		if set.Len() > stats.Entries || text != "" && stats.Entries == 0 {
+			t.Fatalf("%d names of %d entries", set.Len(), stats.Entries)
+		}
+		if len(stats.BadLines) != min(stats.Bad, maxShown) {
+			t.Fatalf("%d bad lines, %d shown", stats.Bad, len(stats.BadLines))
+		}
+	})
+}
+
+func FuzzNetworks(f *testing.F) {
+	f.Add("192.0.2.0/24\n198.51.100.7\n203.0.113.5-203.0.113.9\n::/1\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		set, stats, err := Networks("cidr", strings.NewReader(text), "l")
+		if err == nil && (set.Len() > 0) != (stats.Entries > 0) {
+			t.Fatalf("%d networks of %d entries", set.Len(), stats.Entries)
+		}
+	})
+}
+
+// Lists as they are published: how many entries, how many that cannot be read.
+func TestRealLists(t *testing.T) {
+	dir := os.Getenv("DATA")
+	if dir == "" {
+		t.Skip("DATA names no folder of lists")
+	}
+	for _, l := range []struct {
+		file, format       string
+		entries, bad, wide int
+	}{
+		{"china/accelerated-domains.china.conf", "dnsmasq", 110769, 0, 6},
+		{"china/apple.china.conf", "dnsmasq", 164, 0, 0},
+		{"china/ns-whitelist.txt", "plain", 119, 0, 1},
+		{"phish/KADomains.txt", "plain", 23672, 0, 1},
+		{"phish/KADhosts.txt", "hosts", 23655, 0, 0},
+		{"phish/durablenapkin_raw.txt", "hosts", 14949, 3, 0},
+		{"phish/durablenapkin_adguard.txt", "adblock", 949, 10, 0},
+		{"phish/blp_phishing-nl.txt", "plain", 190215, 0, 0},
+		{"china/chnroutes.txt", "cidr", 3912, 0, 0},
+		{"phish/blp_malware.ip", "cidr", 20907, 0, 0},
+		{"china/bogus-nxdomain.china.conf", "dnsmasq networks", 165, 0, 0},
+	} {
+		r, err := os.Open(filepath.Join(dir, l.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		format, _, _ := strings.Cut(l.format, " ")
+		var stats Stats
+		if format == "cidr" || format != l.format {
+			_, stats, err = Networks(format, r, l.file)
+		} else {
+			_, stats, err = Names(format, r, l.file)
+		}
+		r.Close()
+		if err != nil || stats.Entries != l.entries || stats.Bad != l.bad || stats.Wide != l.wide {
+			t.Errorf("%s: %d entries, %d bad, %d wide, %v, want %d, %d, %d: %v", l.file, stats.Entries, stats.Bad, stats.Wide, err, l.entries, l.bad, l.wide, stats.BadLines)
+		}
+		t.Log(stats.Warnings())
+	}
+}
+
+func TestFormatsAreNamed(t *testing.T) {
+	if !slices.Equal(NameFormats(), []string{"adblock", "dnsmasq", "hosts", "plain", "rpz"}) || !slices.Equal(NetworkFormats(), []string{"cidr", "dnsmasq"}) {
+		t.Errorf("%q %q", NameFormats(), NetworkFormats())
+	}
+}
+
+func BenchmarkNames(b *testing.B) {
+	var text strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&text, "server=/host%d.example/114.114.114.114\n", i)
+	}
+	b.SetBytes(int64(text.Len()))
+	for b.Loop() {
+		if _, _, err := Names("dnsmasq", strings.NewReader(text.String()), "l"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
