@@ -1,0 +1,204 @@
+package state
+
+import (
+	"reflect"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-memdb"
+
+	"github.com/starferry/starferry/device"
+	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/internal/yamlpos"
+)
+
+// entryTable is derived from the others and written only by publish.
+const entryTable = "entry"
+
+// An Entry is what a decision can depend on of a device. It is a constant.
+type Entry struct {
+	Device *device.Device
+
+	// Verdicts are as they read when the entry was compiled: one that has
+	// expired is a failed one here. Between the expiry and the next Directory
+	// only [posture.Verdict.At] tells.
+	Verdicts posture.Verdicts
+
+	// Generation moves when the entry is superseded by one that differs in
+	// what a decision can depend on. It is the same counter for as long as the
+	// Store lives, whatever happens to the device.
+	Generation *atomic.Uint64
+
+	// Stamp is the value of Generation that this entry belongs to. Keep it
+	// beside what was decided by the entry: the decision is to be made again
+	// when Generation has another value. (Loading Generation instead, after
+	// the entry was found, would miss a change that came between the two.)
+	Stamp uint64
+
+	due time.Time // when the first passed verdict expires; zero if none will
+}
+
+var (
+	entryByID = index[Entry, device.ID]{
+		table: entryTable, name: "id", unique: true,
+		of:    func(e *Entry) []device.ID { return []device.ID{e.Device.ID} },
+		bytes: text[device.ID],
+	}
+	entryByDue = index[Entry, time.Time]{
+		table: entryTable, name: "due",
+		of:    dues,
+		bytes: instant,
+	}
+)
+
+func dues(e *Entry) []time.Time {
+	if e.due.IsZero() {
+		return nil
+	}
+	return []time.Time{e.due}
+}
+
+func entrySchema() *memdb.TableSchema {
+	return &memdb.TableSchema{Name: entryTable, Indexes: map[string]*memdb.IndexSchema{
+		entryByID.name:  entryByID.schema(),
+		entryByDue.name: entryByDue.schema(),
+	}}
+}
+
+// differs reports whether a decision could come out differently by e than by
+// old. When a report was received, and when it expires, is no difference.
+func (e *Entry) differs(old *Entry) bool {
+	if e.Device != old.Device {
+		a, b := *e.Device, *old.Device
+		a.At, b.At = yamlpos.Pos{}, yamlpos.Pos{}
+		if !reflect.DeepEqual(a, b) {
+			return true
+		}
+	}
+	if len(e.Verdicts) != len(old.Verdicts) {
+		return true
+	}
+	for profile, v := range e.Verdicts {
+		if o, ok := old.Verdicts[profile]; !ok || o.Result != v.Result || o.Reason != v.Reason {
+			return true
+		}
+	}
+	return false
+}
+
+// touched returns the devices that a transaction has changed.
+func touched(changes memdb.Changes) (ids []device.ID) {
+	seen := map[device.ID]bool{}
+	for _, c := range changes {
+		row := c.After
+		if row == nil {
+			row = c.Before
+		}
+		var id device.ID
+		switch row := row.(type) {
+		case *device.Device:
+			id = row.ID
+		case *judgement:
+			id = row.id
+		default:
+			continue
+		}
+		if !seen[id] {
+			seen[id] = true
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// publish compiles the entries of ids as tx has left their rows, commits tx,
+// puts the new Directory in place and then moves the generations: who sees a
+// generation move finds the new Directory. It is called with s.mu held.
+func (s *Store) publish(tx *memdb.Txn, ids []device.ID, now time.Time) {
+	t := Tx{View{tx}}
+	next := *s.directory.Load()
+	var olds, news []*Entry
+	for _, id := range ids {
+		old, _ := one(tx, entryByID, id)
+		if old != nil {
+			olds = append(olds, old)
+		}
+		if e := s.compile(t.View, id, old, now); e != nil {
+			news = append(news, e)
+		}
+	}
+	for _, e := range olds {
+		must(t.drop(entryTable, e))
+		next.without(e)
+	}
+	for _, e := range news {
+		must(t.put(entryTable, e))
+		next.with(e)
+	}
+	tx.Commit()
+	if len(olds)+len(news) == 0 {
+		return
+	}
+	next.view = s.View()
+	s.directory.Store(&next)
+	s.move(olds, news)
+}
+
+// must turns the impossible, an entry that does not fit its own table, into a
+// panic: there is no half-published state to go on with.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// compile makes the entry of a device, nil if there is no such device.
+func (s *Store) compile(v View, id device.ID, old *Entry, now time.Time) *Entry {
+	d, ok := v.Device(id)
+	if !ok {
+		return nil
+	}
+	verdicts, _, _ := v.Verdicts(id)
+	e := &Entry{Device: d, Generation: s.generation(id)}
+	e.Verdicts, e.due = at(verdicts, now)
+	e.Stamp = e.Generation.Load()
+	if old == nil || e.differs(old) {
+		e.Stamp++
+	}
+	return e
+}
+
+// generation returns the counter of a device, a new one at 0 for an ID never
+// seen before.
+func (s *Store) generation(id device.ID) *atomic.Uint64 {
+	g, ok := s.generations[id]
+	if !ok {
+		g = new(atomic.Uint64)
+		s.generations[id] = g
+	}
+	return g
+}
+
+// move sets the generations to those of the new entries and one further where
+// there is no new entry, and wakes Run.
+func (s *Store) move(olds, news []*Entry) {
+	left := map[device.ID]*Entry{}
+	for _, e := range olds {
+		left[e.Device.ID] = e
+	}
+	for _, e := range news {
+		delete(left, e.Device.ID)
+		if e.Generation.Load() != e.Stamp {
+			e.Generation.Store(e.Stamp)
+			s.moved[e.Device.ID] = true
+		}
+	}
+	for id, e := range left {
+		e.Generation.Add(1)
+		s.moved[id] = true
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
