@@ -1,0 +1,190 @@
+package configs
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+	"slices"
+
+	"github.com/starferry/starferry/device"
+	"github.com/starferry/starferry/internal/yamlpos"
+	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/steer/geo/geomake"
+)
+
+// judge compiles a policy and compares the names that it uses with the files
+// that define them.
+func (f *fleet) judge(d *doc) {
+	dir := filepath.Dir(d.name)
+	missing := f.missingCountries(d, dir)
+	p, err := policy.Parse(d.name, d.src, func(path string) (io.ReadCloser, error) {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dir, path)
+		}
+		if path == missing {
+			return noCountries()
+		}
+		return f.open(path)
+	})
+	if err != nil {
+		d.errs = append(d.errs, err)
+	}
+	if p != nil {
+		d.policy = p
+		for _, text := range p.Warnings() {
+			d.warnings = append(d.warnings, Warning{Msg: text})
+		}
+	}
+	used := namesUsed(d.root)
+	f.checkRoutes(d, used)
+	f.checkAskers(d, used)
+	f.checkProfiles(d)
+}
+
+// missingCountries returns the path of the country database if it is not there
+// and that shall pass: it is often fetched only on the machine that runs the
+// node, and a check elsewhere has no use for it.
+func (f *fleet) missingCountries(d *doc, dir string) string {
+	if !f.lenient || !slices.Contains(d.root.Keys(), "geoip") {
+		return ""
+	}
+	n := d.root.Node("geoip")
+	if n.Kind != yamlpos.Mapping || n.AsMap().Node("country") == nil {
+		return ""
+	}
+	n = n.AsMap().Node("country")
+	path := n.Text()
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	r, err := f.open(path)
+	if err == nil {
+		r.Close()
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	d.warn(n.Pos(), "%s is not here: conditions on countries were not tried, and a node does not start without it", path)
+	return path
+}
+
+func noCountries() (io.ReadCloser, error) {
+	return Countries(map[netip.Prefix]string{netip.MustParsePrefix("0.0.0.0/8"): ""})
+}
+
+// forEgress reports whether an egress names this policy.
+func (f *fleet) forEgress(d *doc) bool {
+	return slices.ContainsFunc(f.docs, func(n *doc) bool { return n.egress != nil && n.egress.Policy == d.name })
+}
+
+// users returns the node files that name the policy or, if there is none, all
+// of those that are read together.
+func (f *fleet) users(d *doc) (users []*doc) {
+	var nodes []*doc
+	for _, n := range f.docs {
+		if n.gateway == nil && n.egress == nil {
+			continue
+		}
+		nodes = append(nodes, n)
+		if n.gateway != nil && n.gateway.Policy == d.name || n.egress != nil && n.egress.Policy == d.name {
+			users = append(users, n)
+		}
+	}
+	if users == nil {
+		return nodes
+	}
+	return users
+}
+
+func (f *fleet) checkRoutes(d *doc, used names) {
+	for _, n := range f.users(d) {
+		for _, r := range used.routes {
+			if known := n.routes(); !slices.Contains(known, r.Text()) {
+				r.Errorf(suggest(r.Text(), known), "%s has no route %q", n.name, r.Text())
+			}
+		}
+	}
+}
+
+// checkAskers holds that somebody is in each group, and has each name, that the
+// policy speaks of. A group that nobody is in is a misspelt one: as a condition
+// it never matches, as a demand it locks everybody out. An egress knows groups,
+// and neither people nor machines: no names of theirs leave the gateway.
+func (f *fleet) checkAskers(d *doc, used names) {
+	devices, any := f.devicesFor(d)
+	var groups, ids []string
+	for _, dev := range devices {
+		groups = append(groups, dev.Groups...)
+		ids = append(ids, string(dev.ID))
+	}
+	for _, g := range used.groups {
+		if any && !slices.Contains(groups, g.Text()) {
+			g.Errorf(suggest(g.Text(), groups), "no device or network is in group %q", g.Text())
+		}
+	}
+	atEgress := f.forEgress(d)
+	for _, id := range used.devices {
+		if any && !atEgress && !slices.Contains(ids, id.Text()) {
+			id.Errorf(suggest(id.Text(), ids), "there is no device %q", id.Text())
+		}
+	}
+	for _, at := range used.personal {
+		if atEgress {
+			d.file.ErrorAt(at, "use groups", "an egress knows neither users nor devices nor platforms")
+		}
+	}
+}
+
+// devicesFor returns the devices that a policy is asked about: those of the
+// gateway that names it or, for an egress, those of all gateways at hand.
+func (f *fleet) devicesFor(d *doc) (out []*device.Device, any bool) {
+	var files []string
+	for _, n := range f.users(d) {
+		if n.gateway != nil {
+			files = append(files, n.gateway.Devices)
+		}
+	}
+	for _, n := range f.docs {
+		if n.kind == devicesFile && n.file != nil && (len(files) == 0 || slices.Contains(files, n.name)) {
+			out, any = append(out, n.devices...), true
+		}
+	}
+	return out, any
+}
+
+// checkProfiles holds that an egress demands no profile that no gateway judges:
+// it gets verdicts by the profile's name and has no reports of its own.
+func (f *fleet) checkProfiles(d *doc) {
+	var known []string
+	gateways := 0
+	for _, n := range f.docs {
+		if n.kind != policyFile || n == d || n.policy == nil || f.forEgress(n) {
+			continue
+		}
+		gateways++
+		for _, p := range n.policy.Profiles() {
+			known = append(known, p.Name)
+		}
+	}
+	if gateways == 0 || !f.forEgress(d) {
+		return
+	}
+	for _, p := range d.policy.Profiles() {
+		if !slices.Contains(known, p.Name) {
+			d.file.ErrorAt(p.At, suggest(p.Name, known), "no gateway judges devices by posture %q", p.Name)
+		}
+	}
+}
+
+// Countries returns a country database with these entries, opened, for those
+// who answer an [Opener] without one on disk.
+func Countries(entries map[netip.Prefix]string) (io.ReadCloser, error) {
+	b, err := geomake.Make(entries)
+	if err != nil {
+		return nil, err
+	}
+	return io.NopCloser(bytes.NewReader(b)), nil
+}
