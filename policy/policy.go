@@ -1,11 +1,64 @@
-// Package policy is the judge. (Replaced by its owner with the full account of the order of decisions.)
+// Package policy is the judge: it decides what may be resolved and reached.
+//
+// [Parse] reads an ordered list of policies from YAML, each of which selects
+// by "if", demands by "require" and acts by "then". The result is immutable
+// and safe for concurrent use. Deciding is pure: all that a policy may look at
+// is in the [Query], the time included. DNS questions and flows are decided by
+// the same policies, and [Policy.Explain] is [Policy.Decide] with a trace.
+//
+// # The order of decisions
+//
+// The names of an answer are looked at one after the other: the asked name
+// first, then each name that a CNAME leads to. For each name the policies are
+// looked at from the top of the file, and the first whose conditions are true
+// decides. Addresses count for the name that owns them, so a name that is an
+// alias has none of its own.
+//
+// A policy that looks at neither name nor answer, only at who asks, what type
+// and when, is true for every name of the chain or for none. Where such a one
+// is true it ends the list: nothing below it is looked at, at no name, and it
+// decides if nothing above it did at any name. Below the last policy stands
+// the default, which ends the list in the same way. It blocks unless the file
+// says otherwise. (BIND, unbound and PowerDNS Recursor order response policy
+// zones so.)
+//
+// # Three truth values
+//
+// A condition is true, false, or unknown: no posture report, no country for an
+// address, no address at that name. Unknown goes through all, any and not as
+// in Kleene's logic, and a policy whose conditions are unknown does not match:
+// nor does the same condition under "not". A report that is too old is no
+// unknown, it counts as failed.
+//
+// # When the question goes upstream
+//
+// Before the answer is there, conditions on it are open: they may become
+// anything. If a policy that they leave open stands above the first one that is
+// true for the asked name, the decision has to wait for the answer
+// ([Decision.NeedAnswer]). It waits too if the list ends in an allow and a
+// policy above looks at names, which those of the answer could match; what is
+// allowed goes upstream anyway. Otherwise it is made at once. So a list that
+// ends in a block and has no answer condition above it sends nothing out.
+//
+// # Demands
+//
+// A policy's demands are judged when it has been chosen. One that is not met,
+// or of which it is unknown whether it is met, denies; the policies below are
+// not asked. A denial is a block with EDE 18, its form chosen by "deny".
+//
+// # Flows
+//
+// A flow is decided as the question A or AAAA by its family, for the name that
+// its label stands for, by the addresses that are on record for that name. If
+// there are none, conditions on the answer are unknown and match nothing. Only
+// steer admits a flow. Its ports govern TCP and UDP; ICMP echo is admitted
+// wherever the steer is.
 package policy
 
 import (
 	"net/netip"
 	"time"
 
-	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/internal/yamlpos"
 )
@@ -21,6 +74,10 @@ const (
 	Steer
 )
 
+var actions = [...]string{"block", "allow", "override", "steer"}
+
+func (a Action) String() string { return actions[a] }
+
 // A BlockKind is the form of a block or denial.
 type BlockKind uint8
 
@@ -31,7 +88,12 @@ const (
 	NoData
 	ZeroIP
 	Drop
+	Address // the addresses in A and AAAA
 )
+
+var blockKinds = [...]string{"refused", "nxdomain", "nodata", "zero-ip", "drop", "address"}
+
+func (b BlockKind) String() string { return blockKinds[b] }
 
 // A Fallback is what happens to a steered name that cannot be steered now.
 type Fallback uint8
@@ -41,6 +103,27 @@ const (
 	FallBlock  Fallback = iota // REFUSED with the reason
 	FallDirect                 // answer as if allowed
 	FallServfail
+)
+
+var fallbacks = [...]string{"block", "direct", "servfail"}
+
+func (f Fallback) String() string { return fallbacks[f] }
+
+// The codes of extended DNS errors (RFC 8914, section 4) that decisions carry.
+const (
+	EDEForged     = 4
+	EDEBlocked    = 15
+	EDECensored   = 16
+	EDEFiltered   = 17
+	EDEProhibited = 18
+)
+
+// The protocols that a flow can have.
+const (
+	protoICMP   = 1
+	protoTCP    = 6
+	protoUDP    = 17
+	protoICMPv6 = 58
 )
 
 // A Port is a protocol (6 or 17) with a range of ports.
@@ -54,10 +137,10 @@ type Then struct {
 	Action Action
 
 	Block  BlockKind // of Block, and of a denial
-	EDE    uint16    // the EDE code of a block: 15, 16 or 17
+	EDE    uint16    // the EDE code of the answer: of a block 15, 16 or 17; of a denial 18; of an allow none
 	Reason string    // for people
 
-	A, AAAA []netip.Addr // of Override
+	A, AAAA []netip.Addr // of Override, and of a block by address
 	CNAME   string       // of Override: a target, lower case without the final dot
 	TTL     time.Duration
 
@@ -72,47 +155,63 @@ type Rule struct {
 	Name string
 	At   yamlpos.Pos
 	Then Then
-	// compiled conditions and demands follow
+
+	when    *cond // nil: always
+	demands *demands
+	deny    Then // the form of a denial
+	ends    bool // looks at neither name nor answer
 }
 
-// An Asker is who asks, as the policy sees it.
-type Asker struct {
-	Device   *device.Device // nil: not known
-	Kind     device.Kind    // the evidence of this question
-	Source   netip.Addr     // where the question or packet came from, before any mapping
-	Verdicts posture.Verdicts
+// A Policy is a compiled file. It is immutable.
+type Policy struct {
+	rules    []Rule
+	chained  []bool // whether any rule before this place looks at names or answers; one more than rules
+	fallback Then   // of the default
+
+	version  string
+	profiles []*posture.Profile
+	lists    []ListInfo
+	routes   []Ref
+	groups   []Ref
+	devices  []Ref
+	warnings []string
 }
 
-// A Hop is one name of an answer's CNAME chain with the addresses that it owns.
-// The first hop is the name that was asked for.
-type Hop struct {
-	Name  string
-	Addrs []netip.Addr
+// A Ref is a name that the policy uses but does not define, with its place.
+type Ref struct {
+	Name string
+	Pos  yamlpos.Pos
 }
 
-// A Service is what a flow wants to reach at a steered name. ICMP echo has Proto 1 or 58 and no port.
-type Service struct {
-	Proto uint8
-	Port  uint16
+// A ListInfo says what became of a list.
+type ListInfo struct {
+	Name, File, Format string
+	Entries            int // different names or networks
+	Bad                int // lines that could not be read
+	At                 yamlpos.Pos
 }
 
-// A Query is one question put to a policy, with all that it may look at.
-type Query struct {
-	Name     string // lower case, without the final dot
-	Type     uint16 // DNS type; for a flow A or AAAA by its family
-	Asker    Asker
-	Flow     *Service // nil for a DNS question
-	Answered bool     // Answer holds what is known; false: nothing was asked upstream yet
-	Answer   []Hop
-	Now      time.Time
-}
+// Rules returns the policies in the order of the file. They must not be changed.
+func (p *Policy) Rules() []Rule { return p.rules }
 
-// A Decision is a policy's answer to a query.
-type Decision struct {
-	Then       Then      // what to do; for a denial Action is Block and Block its form
-	Rule       *Rule     // the policy that decided; nil if none did
-	Hop        string    // the name of the chain at which it decided
-	Denied     string    // not empty: the demand that was not met, and how the asker stands; EDE 18
-	NeedAnswer bool      // undecided: the question has to go upstream first; then ask again with Answered
-	Until      time.Time // zero, or when the decision may change by the passing of time alone
-}
+// Version returns a word that is the same for the same sources: the policy
+// file, its lists and its country database.
+func (p *Policy) Version() string { return p.version }
+
+// Profiles returns the posture profiles of the file.
+func (p *Policy) Profiles() []*posture.Profile { return p.profiles }
+
+// Lists returns the lists of the file.
+func (p *Policy) Lists() []ListInfo { return p.lists }
+
+// Routes returns the routes that policies steer by.
+func (p *Policy) Routes() []Ref { return p.routes }
+
+// Groups returns the groups that conditions and demands name.
+func (p *Policy) Groups() []Ref { return p.groups }
+
+// Devices returns the devices that conditions and demands name.
+func (p *Policy) Devices() []Ref { return p.devices }
+
+// Warnings returns what is odd in the file but no mistake.
+func (p *Policy) Warnings() []string { return p.warnings }

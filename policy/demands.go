@@ -1,0 +1,123 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/starferry/starferry/device"
+	"github.com/starferry/starferry/device/posture"
+)
+
+// demands is what a policy requires of the asker. All must be met.
+type demands struct {
+	groups   []string // one of them
+	devices  []string // one of them
+	identity device.Strength
+	profiles []string // passed by all
+}
+
+// judge returns what is not met and how the asker stands, "" if all is met.
+// With a trace, how the asker stands is noted there also where it is met.
+func (d *demands) judge(s *scene) string {
+	if d == nil {
+		return ""
+	}
+	var unmet []string
+	demand := func(ok bool, stands string) {
+		if !ok {
+			unmet = append(unmet, stands)
+		} else if s.trace != nil {
+			s.trace.note(stands)
+		}
+	}
+	a := &s.q.Asker
+	if d.groups != nil {
+		if ok := a.Device != nil && slices.ContainsFunc(d.groups, a.Device.InGroup); !ok || s.trace != nil {
+			demand(ok, standsInGroup(a, d.groups, ok))
+		}
+	}
+	if d.devices != nil {
+		if ok := a.Device != nil && slices.Contains(d.devices, string(a.Device.ID)); !ok || s.trace != nil {
+			demand(ok, standsAsDevice(a, ok))
+		}
+	}
+	if d.identity > device.None {
+		if ok := a.Kind.Strength() >= d.identity; !ok || s.trace != nil {
+			demand(ok, standsIdentified(a, d.identity, ok))
+		}
+	}
+	for _, name := range d.profiles {
+		v := s.verdict(name)
+		if ok := v.Result == posture.Passed; !ok || s.trace != nil {
+			demand(ok, standsByProfile(name, v))
+		}
+	}
+	return strings.Join(unmet, "; ")
+}
+
+// met judges without leaving notes.
+func (d *demands) met(s *scene) bool {
+	from := s.trace.mark()
+	ok := d.judge(s) == ""
+	s.trace.cut(from, s.trace.mark())
+	return ok
+}
+
+func standsInGroup(a *Asker, groups []string, ok bool) string {
+	switch {
+	case a.Device == nil:
+		return "the device is not known, want group " + some(groups)
+	case ok:
+		return "in group " + some(groups)
+	default:
+		return "not in group " + some(groups)
+	}
+}
+
+func standsAsDevice(a *Asker, ok bool) string {
+	switch {
+	case a.Device == nil:
+		return "the device is not known"
+	case ok:
+		return "device " + string(a.Device.ID)
+	default:
+		return "device " + string(a.Device.ID) + " is not one of those demanded"
+	}
+}
+
+func standsIdentified(a *Asker, want device.Strength, ok bool) string {
+	s := fmt.Sprintf("identity %v (%v)", a.Kind.Strength(), a.Kind)
+	if !ok {
+		s += fmt.Sprintf(", want %v", want)
+	}
+	return s
+}
+
+func standsByProfile(name string, v posture.Verdict) string {
+	s := fmt.Sprintf("posture %s %v", name, v.Result)
+	switch v.Result {
+	case posture.Passed:
+		s += " until " + v.Expires.Format(time.TimeOnly)
+	case posture.Failed:
+		if v.Reason != "" {
+			s += ": " + v.Reason
+		}
+	default:
+		s += ": no report"
+	}
+	return s
+}
+
+// some lists words, shortened: "a, b or c", "a, b, c or 9 more".
+func some(words []string) string {
+	const most = 4
+	if len(words) > most {
+		return fmt.Sprintf("%s or %d more", strings.Join(words[:most-1], ", "), len(words)-most+1)
+	}
+	if n := len(words); n > 1 {
+		return strings.Join(words[:n-1], ", ") + " or " + words[n-1]
+	}
+	return strings.Join(words, "")
+}

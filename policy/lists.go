@@ -1,0 +1,180 @@
+package policy
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/starferry/starferry/internal/yamlpos"
+	"github.com/starferry/starferry/policy/list"
+	"github.com/starferry/starferry/policy/match"
+	"github.com/starferry/starferry/steer/geo"
+)
+
+// A namedList is a list of the file. It is read when something first names it,
+// which tells whether names or networks are wanted of it.
+type namedList struct {
+	info     ListInfo
+	src      list.Source
+	at       yamlpos.Pos // of the path
+	place    int         // in the file
+	names    *match.Names
+	nets     *match.Networks
+	warnings []string
+	failed   bool
+	hashed   bool
+}
+
+func (c *compiler) readLists(m *yamlpos.Map) {
+	formats := append(list.NameFormats(), list.NetworkFormats()...)
+	for i, name := range m.Keys() {
+		if _, err := word(name); err != nil {
+			m.KeyErrorf(name, "", "lists: %v", err)
+		}
+		def := m.Map(name)
+		def.Require("file", "format")
+		l := &namedList{place: i, at: def.Pos()}
+		if n := def.Node("file"); n != nil {
+			l.at = n.Pos()
+			l.info.File = yamlpos.Value(n, "", yamlpos.Word)
+		}
+		l.info.Name, l.info.At = name, m.KeyPos(name)
+		l.info.Format = yamlpos.Read(def, "format", "", yamlpos.OneOf(formats...))
+		l.src = list.Source{
+			Name:      name,
+			Format:    l.info.Format,
+			MinLabels: yamlpos.Read(def, "min_labels", 1, yamlpos.Int(1, 10)),
+			Except:    yamlpos.ReadOneOrList(def, "except", match.Clean),
+		}
+		l.failed = l.info.File == "" || l.info.Format == ""
+		def.Done()
+		c.lists[name] = l
+	}
+}
+
+func (c *compiler) listsInOrder() []*namedList {
+	return slices.SortedFunc(maps.Values(c.lists), func(a, b *namedList) int { return a.place - b.place })
+}
+
+// list returns the list of this name, or says that there is none.
+func (c *compiler) list(name string, at yamlpos.Pos) *namedList {
+	c.used["list "+name] = true
+	l := c.lists[name]
+	if l == nil {
+		c.file.ErrorAt(at, yamlpos.DidYouMean(name, slices.Sorted(maps.Keys(c.lists))), "unknown list %q", name)
+	}
+	return l
+}
+
+// names returns the names of a list; nil after a mistake.
+func (c *compiler) names(name string, at yamlpos.Pos) *match.Names {
+	l := c.list(name, at)
+	switch {
+	case l == nil || l.failed || l.names != nil:
+	case !slices.Contains(list.NameFormats(), l.info.Format):
+		c.file.ErrorAt(at, fmt.Sprintf("answer: {network: %s}", name), "list %q holds networks, not names", name)
+	default:
+		c.load(l, func(r io.Reader) (stats list.Stats, err error) {
+			l.names, stats, err = l.src.Names(r)
+			return stats, err
+		})
+	}
+	if l == nil {
+		return nil
+	}
+	return l.names
+}
+
+// networks returns the networks of a list; nil after a mistake.
+func (c *compiler) networks(name string, at yamlpos.Pos) *match.Networks {
+	l := c.list(name, at)
+	switch {
+	case l == nil || l.failed || l.nets != nil:
+	case !slices.Contains(list.NetworkFormats(), l.info.Format):
+		c.file.ErrorAt(at, fmt.Sprintf("name: {list: %s}", name), "list %q holds names, not networks", name)
+	default:
+		c.load(l, func(r io.Reader) (stats list.Stats, err error) {
+			l.nets, stats, err = l.src.Networks(r)
+			return stats, err
+		})
+	}
+	if l == nil {
+		return nil
+	}
+	return l.nets
+}
+
+// load reads the file of a list with read.
+func (c *compiler) load(l *namedList, read func(io.Reader) (list.Stats, error)) {
+	err := c.read(l.info.File, !l.hashed, func(r io.Reader) error {
+		stats, err := read(r)
+		l.info.Entries += stats.Entries
+		l.info.Bad += stats.Bad
+		for _, w := range stats.Warnings() {
+			l.warnings = append(l.warnings, fmt.Sprintf("%v: %s", l.info.At, w))
+		}
+		return err
+	})
+	l.hashed = true
+	if err != nil {
+		l.failed = true
+		c.file.ErrorAt(l.at, "", "%v", err)
+	}
+}
+
+// read opens a file and passes it to take; what it holds goes into the version.
+func (c *compiler) read(path string, hashed bool, take func(io.Reader) error) error {
+	f, err := c.open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // only read from
+	var r io.Reader = f
+	if hashed {
+		r = io.TeeReader(f, c.hash)
+	}
+	return take(r)
+}
+
+// loadUnused reads the lists that nothing names, so that their mistakes are found too.
+func (c *compiler) loadUnused() {
+	for _, l := range c.listsInOrder() {
+		name := "list " + l.info.Name
+		used := c.used[name]
+		switch {
+		case used:
+		case slices.Contains(list.NameFormats(), l.info.Format):
+			c.names(l.info.Name, l.info.At)
+		default:
+			c.networks(l.info.Name, l.info.At)
+		}
+		c.used[name] = used
+	}
+}
+
+func (c *compiler) readGeo(m *yamlpos.Map) {
+	if m == nil {
+		return
+	}
+	m.Require("country")
+	if n := m.Node("country"); n != nil {
+		path := yamlpos.Value(n, "", yamlpos.Word)
+		c.hasGeo = true
+		if path != "" {
+			if err := c.read(path, true, c.openGeo); err != nil {
+				n.Errorf("", "%v", err)
+			}
+		}
+	}
+	m.Done()
+}
+
+func (c *compiler) openGeo(r io.Reader) error {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	c.geo, err = geo.Open(b)
+	return err
+}

@@ -1,0 +1,217 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/internal/yamlpos"
+	"github.com/starferry/starferry/steer/geo"
+)
+
+// Parse reads and compiles the policy file src. open opens the files that it
+// names (lists, the country database), by the path that is written there;
+// where paths are relative to is up to it. The error reports every mistake,
+// each with its place.
+func Parse(name string, src []byte, open func(path string) (io.ReadCloser, error)) (*Policy, error) {
+	f, root, err := yamlpos.Open(name, src)
+	if err != nil {
+		return nil, err
+	}
+	c := &compiler{
+		file:     f,
+		open:     open,
+		hash:     sha256.New(),
+		lists:    map[string]*namedList{},
+		profiles: map[string]*posture.Profile{},
+		used:     map[string]bool{},
+		policy:   &Policy{},
+	}
+	c.hash.Write(src)
+	c.readFile(root)
+	if err := f.Err(); err != nil {
+		return nil, err
+	}
+	return c.finish(), nil
+}
+
+// A compiler holds what is known while a file is read.
+type compiler struct {
+	file     *yamlpos.File
+	open     func(path string) (io.ReadCloser, error)
+	hash     hash.Hash // of all sources
+	lists    map[string]*namedList
+	geo      *geo.DB
+	hasGeo   bool
+	profiles map[string]*posture.Profile
+	used     map[string]bool // "list x" and "posture x" that something names
+	policy   *Policy
+}
+
+// readFile reads the parts that others name first, wherever they are written.
+func (c *compiler) readFile(root *yamlpos.Map) {
+	c.readLists(root.Map("lists"))
+	c.readGeo(root.Map("geoip"))
+	c.readPostures(root.Map("postures"))
+	seen := map[string]yamlpos.Pos{}
+	root.Maps("policies", func(m *yamlpos.Map) {
+		r := c.readRule(m)
+		if at, dup := seen[r.Name]; dup && r.Name != "" {
+			m.Errorf(fmt.Sprintf("first in line %d", at.Line), "policy %q is given twice", r.Name)
+		}
+		seen[r.Name] = r.At
+		c.policy.rules = append(c.policy.rules, r)
+	})
+	root.Maps("tests", func(m *yamlpos.Map) { c.readTest(m) })
+	c.policy.fallback = readDefault(root)
+	root.Done()
+	c.loadUnused()
+}
+
+func readDefault(root *yamlpos.Map) Then {
+	if yamlpos.Read(root, "default", "block", yamlpos.OneOf("allow", "block")) == "allow" {
+		return Then{Action: Allow}
+	}
+	return Then{Action: Block, Block: Refused, EDE: EDEBlocked, Reason: "no policy decides"}
+}
+
+func (c *compiler) readPostures(m *yamlpos.Map) {
+	for _, name := range m.Keys() {
+		if _, err := word(name); err != nil {
+			m.KeyErrorf(name, "", "postures: %v", err)
+		}
+		p := posture.ReadProfile(m.Map(name))
+		p.Name = name
+		c.profiles[name] = p
+		c.policy.profiles = append(c.policy.profiles, p)
+	}
+}
+
+var ruleKeys = []string{"name", "if", "require", "then", "reason", "ede", "deny"}
+
+func (c *compiler) readRule(m *yamlpos.Map) Rule {
+	m.Require("name", "then")
+	r := Rule{Name: yamlpos.Read(m, "name", "", word), At: m.Pos()}
+	if n := m.Node("if"); n != nil {
+		when := c.readAll(n)
+		r.when = &when
+	}
+	r.ends = r.when == nil || !r.when.chained()
+	r.demands = c.readDemands(m.Map("require"))
+	r.Then = c.readThen(m)
+	r.deny = c.readDeny(m)
+	m.Done()
+	return r
+}
+
+// readDemands reads what a policy requires; nil if it requires nothing.
+func (c *compiler) readDemands(m *yamlpos.Map) *demands {
+	if m == nil {
+		return nil
+	}
+	d := &demands{
+		groups:   c.refs(m.Node("groups"), &c.policy.groups),
+		devices:  c.refs(m.Node("devices"), &c.policy.devices),
+		identity: yamlpos.Read(m, "identity", 0, strength),
+		profiles: c.profileNames(m.Node("posture")),
+	}
+	if len(m.Keys()) == 0 {
+		m.Errorf("leave it out to require nothing", "require: nothing demanded")
+	}
+	m.Done()
+	return d
+}
+
+// refs reads one or more names that are defined elsewhere and keeps their places.
+func (c *compiler) refs(n *yamlpos.Node, to *[]Ref) []string {
+	if n == nil {
+		return nil
+	}
+	var out []string
+	for _, item := range c.some(n) {
+		if name := yamlpos.Value(item, "", word); name != "" {
+			out = append(out, name)
+			*to = append(*to, Ref{name, item.Pos()})
+		}
+	}
+	return out
+}
+
+// some returns the members of a list that must not be empty, or a value alone.
+func (c *compiler) some(n *yamlpos.Node) []*yamlpos.Node {
+	items := n.OneOrMore()
+	if len(items) == 0 {
+		n.Errorf("", "an empty list")
+	}
+	return items
+}
+
+func (c *compiler) profileNames(n *yamlpos.Node) []string {
+	if n == nil {
+		return nil
+	}
+	var out []string
+	for _, item := range c.some(n) {
+		name := yamlpos.Value(item, "", word)
+		if name != "" && c.profile(name, item.Pos()) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// profile reports whether there is a profile of this name, and says so if not.
+func (c *compiler) profile(name string, at yamlpos.Pos) bool {
+	c.used["posture "+name] = true
+	if c.profiles[name] != nil {
+		return true
+	}
+	c.file.ErrorAt(at, yamlpos.DidYouMean(name, slices.Sorted(maps.Keys(c.profiles))), "unknown posture %q", name)
+	return false
+}
+
+// finish makes the policy from what was read without a mistake.
+func (c *compiler) finish() *Policy {
+	p := c.policy
+	p.version = hex.EncodeToString(c.hash.Sum(nil)[:8])
+	chained := false
+	for i := range p.rules {
+		p.chained = append(p.chained, chained)
+		chained = chained || !p.rules[i].ends
+	}
+	p.chained = append(p.chained, chained)
+	for _, l := range c.listsInOrder() {
+		p.lists = append(p.lists, l.info)
+		p.warnings = append(p.warnings, l.warnings...)
+		if !c.used["list "+l.info.Name] {
+			p.warnings = append(p.warnings, fmt.Sprintf("%v: list %s is used nowhere", l.info.At, l.info.Name))
+		}
+	}
+	for _, prof := range p.profiles {
+		if !c.used["posture "+prof.Name] {
+			p.warnings = append(p.warnings, fmt.Sprintf("%v: posture %s is used nowhere", prof.At, prof.Name))
+		}
+	}
+	p.warnings = append(p.warnings, p.unreached()...)
+	return p
+}
+
+// unreached says which policies stand below one that always decides.
+func (p *Policy) unreached() []string {
+	var out []string
+	var always *Rule
+	for i := range p.rules {
+		r := &p.rules[i]
+		if always != nil {
+			out = append(out, fmt.Sprintf("%v: policy %s is never looked at: %s above it has no conditions", r.At, r.Name, always.Name))
+		} else if r.when == nil {
+			always = r
+		}
+	}
+	return out
+}

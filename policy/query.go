@@ -1,0 +1,137 @@
+package policy
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/starferry/starferry/device"
+	"github.com/starferry/starferry/device/posture"
+)
+
+// An Asker is who asks, as the policy sees it.
+type Asker struct {
+	Device   *device.Device // nil: not known
+	Kind     device.Kind    // the evidence of this question
+	Source   netip.Addr     // where the question or packet came from, before any mapping
+	Verdicts posture.Verdicts
+}
+
+// A Hop is one name of an answer's CNAME chain with the addresses that it owns.
+// The first hop is the name that was asked for.
+type Hop struct {
+	Name  string
+	Addrs []netip.Addr
+}
+
+// A Service is what a flow wants to reach at a steered name. ICMP echo has Proto 1 or 58 and no port.
+type Service struct {
+	Proto uint8
+	Port  uint16
+}
+
+// A Query is one question put to a policy, with all that it may look at.
+type Query struct {
+	Name     string // lower case, without the final dot
+	Type     uint16 // DNS type; for a flow A or AAAA by its family
+	Asker    Asker
+	Flow     *Service // nil for a DNS question
+	Answered bool     // Answer holds what is known; false: nothing was asked upstream yet
+	Answer   []Hop
+	Now      time.Time
+}
+
+// hop returns the i-th name of the chain. The asked name always comes first,
+// also where the answer does not begin with it.
+func (q *Query) hop(i int) Hop {
+	if !q.Answered {
+		return Hop{Name: q.Name}
+	}
+	if len(q.Answer) == 0 || q.Answer[0].Name != q.Name {
+		if i == 0 {
+			return Hop{Name: q.Name}
+		}
+		i--
+	}
+	return q.Answer[i]
+}
+
+// hops returns how many names there are to be judged.
+func (q *Query) hops() int {
+	switch {
+	case !q.Answered:
+		return 1
+	case len(q.Answer) == 0 || q.Answer[0].Name != q.Name:
+		return len(q.Answer) + 1
+	default:
+		return len(q.Answer)
+	}
+}
+
+// A Decision is a policy's answer to a query.
+type Decision struct {
+	Then       Then      // what to do; for a denial Action is Block and Block its form
+	Rule       *Rule     // the policy that decided; nil if none did
+	Hop        string    // the name of the chain at which it decided
+	Denied     string    // not empty: the demand that was not met, and how the asker stands; EDE 18
+	NeedAnswer bool      // undecided: the question has to go upstream first; then ask again with Answered
+	Until      time.Time // zero, or when the decision may change by the passing of time alone
+}
+
+// Text says in a line for people which policy decided and why. It is empty for
+// a plain allow.
+func (d *Decision) Text() string {
+	s := ""
+	switch {
+	case d.NeedAnswer, d.Denied == "" && d.Then.Action == Allow && d.Then.Reason == "":
+		return ""
+	case d.Rule != nil:
+		s = "policy " + d.Rule.Name
+	}
+	for _, more := range []string{d.Denied, d.Then.Reason} {
+		switch {
+		case more == "":
+		case s == "":
+			s = more
+		default:
+			s += ": " + more
+		}
+	}
+	return s
+}
+
+// String says what was decided, for logs and traces: "steer hong-kong",
+// "block nxdomain", "deny refused".
+func (d *Decision) String() string {
+	switch {
+	case d.NeedAnswer:
+		return "ask upstream"
+	case d.Denied != "":
+		return "deny " + d.Then.Block.String()
+	}
+	return d.Then.String()
+}
+
+// String names the action with its form or route.
+func (t *Then) String() string {
+	switch t.Action {
+	case Block:
+		return "block " + t.Block.String()
+	case Steer:
+		return "steer " + t.Route
+	default:
+		return t.Action.String()
+	}
+}
+
+// admits reports whether a steer lets a flow to this service pass.
+func (t *Then) admits(s *Service) bool {
+	if s.Proto == protoICMP || s.Proto == protoICMPv6 || len(t.Ports) == 0 {
+		return true
+	}
+	for _, p := range t.Ports {
+		if p.Proto == s.Proto && p.From <= s.Port && s.Port <= p.To {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,197 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/internal/yamlpos"
+)
+
+// A Trace is the story of one decision. A nil Trace records nothing.
+type Trace struct {
+	Steps    []Step
+	Decision string // in short: "steer hong-kong", "deny refused", "ask upstream"
+
+	notes []string
+}
+
+// A Step is one policy that was looked at, for one name of the chain.
+type Step struct {
+	Rule    *Rule       // nil: the default
+	Pos     yamlpos.Pos // where the policy is written; zero for the default
+	Hop     string      // the name that it was looked at for
+	Matched Truth
+	Text    string // which conditions made it so; of the policy that decides also its demands and how the asker stands
+}
+
+// String tells the story, one line for each step, with a heading for each name
+// where there are several.
+func (t *Trace) String() string {
+	var b strings.Builder
+	width, several := 0, false
+	for i := range t.Steps {
+		width = max(width, len(t.Steps[i].place()))
+		several = several || t.Steps[i].Hop != t.Steps[0].Hop
+	}
+	for i := range t.Steps {
+		s := &t.Steps[i]
+		if several && (i == 0 || t.Steps[i-1].Hop != s.Hop) {
+			fmt.Fprintf(&b, "at %s\n", s.Hop)
+		}
+		fmt.Fprintf(&b, "%-*s  %v", width, s.place(), s.Matched)
+		if s.Text != "" {
+			b.WriteString(": " + s.Text)
+		}
+		b.WriteByte('\n')
+	}
+	b.WriteString("decision: " + t.Decision)
+	return b.String()
+}
+
+// place names the policy with its place in the file.
+func (s *Step) place() string {
+	if s.Rule == nil {
+		return "default"
+	}
+	return fmt.Sprintf("%v  %s", s.Pos, s.Rule.Name)
+}
+
+func (t *Trace) mark() int {
+	if t == nil {
+		return 0
+	}
+	return len(t.notes)
+}
+
+func (t *Trace) note(s string) { t.notes = append(t.notes, s) }
+
+// cut drops the notes from one mark to another.
+func (t *Trace) cut(from, to int) {
+	if t != nil {
+		t.notes = append(t.notes[:from], t.notes[to:]...)
+	}
+}
+
+// take removes the notes since a mark and returns them.
+func (t *Trace) take(from int) string {
+	s := strings.Join(t.notes[from:], "; ")
+	t.notes = t.notes[:from]
+	return s
+}
+
+// step records a policy that was looked at, with the notes since the mark.
+func (t *Trace) step(r *Rule, hop string, matched Truth, from int) {
+	if t == nil {
+		return
+	}
+	s := Step{Rule: r, Hop: hop, Matched: matched, Text: t.take(from)}
+	if r == nil {
+		s.Text = "no policy decides"
+	} else {
+		s.Pos = r.At
+		if matched == Yes && r.ends {
+			s.Text = join(s.Text, "ends the list")
+		}
+	}
+	t.Steps = append(t.Steps, s)
+}
+
+// judged adds to the step of the policy that was chosen how the asker stands
+// by its demands.
+func (t *Trace) judged(r *Rule, denied string, from int) {
+	if t == nil {
+		return
+	}
+	met := t.take(from)
+	for i := len(t.Steps) - 1; i >= 0; i-- {
+		s := &t.Steps[i]
+		if s.Rule != r || s.Matched != Yes {
+			continue
+		}
+		if met != "" {
+			s.Text = join(s.Text, "demands met: "+met)
+		}
+		if denied != "" {
+			s.Text = join(s.Text, "demands not met: "+denied)
+		}
+		return
+	}
+}
+
+func join(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
+}
+
+// say puts into words what a condition found.
+func (c *cond) say(s *scene, t Truth) string {
+	not := ""
+	if t == No {
+		not = "not "
+	}
+	a := &s.q.Asker
+	switch c.op {
+	case opName:
+		return "name " + not + c.text
+	case opCountry, opNetwork:
+		return c.sayAnswer(s, t)
+	case opDevice, opGroup:
+		if a.Device == nil {
+			return "device not known, " + not + c.text
+		}
+		return fmt.Sprintf("device %s %s%s", a.Device.ID, not, c.text)
+	case opIdentity:
+		return fmt.Sprintf("identity %v, %s%s", a.Kind.Strength(), not, c.text)
+	case opKind:
+		return fmt.Sprintf("evidence %v, %s%s", a.Kind, not, c.text)
+	case opSource:
+		if t == Unknown {
+			return "source not known"
+		}
+		return fmt.Sprintf("source %v %s%s", a.Source, not, c.text)
+	case opType:
+		return fmt.Sprintf("type %s, %s%s", typeName(s.q.Type), not, c.text)
+	}
+	v := s.verdict(c.profile)
+	say := standsByProfile(c.profile, v)
+	if v.Result == posture.Unknown || t == Yes {
+		return say
+	}
+	return say + ", not " + c.result.String()
+}
+
+func (c *cond) sayAnswer(s *scene, t Truth) string {
+	switch {
+	case t == open && c.op == opCountry:
+		return "answer country not known yet"
+	case t == open:
+		return "answer not known yet"
+	case len(s.at.Addrs) == 0:
+		return "no address at " + s.at.Name
+	}
+	var with []string
+	for _, a := range s.at.Addrs {
+		if c.address(a) == t {
+			with = append(with, c.sayAddress(a))
+		}
+	}
+	if t == No {
+		return fmt.Sprintf("answer %s, not %s", some(with), c.text)
+	}
+	return fmt.Sprintf("answer %s, %s", some(with), c.text)
+}
+
+func (c *cond) sayAddress(a netip.Addr) string {
+	if c.op == opNetwork {
+		return a.String()
+	}
+	code, known := c.geo.Country(a)
+	if !known {
+		return a.String() + " in no known country"
+	}
+	return a.String() + " in " + code
+}

@@ -1,0 +1,205 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/starferry/starferry/device"
+	"github.com/starferry/starferry/internal/yamlpos"
+	"github.com/starferry/starferry/policy/match"
+)
+
+// word parses the name of a thing: a policy, list, group, route.
+func word(s string) (string, error) {
+	const more = "-_.@:"
+	bad := func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r > 0x7F || strings.ContainsRune(more, r))
+	}
+	switch {
+	case s == "":
+		return "", errors.New("a name must not be empty")
+	case len(s) > 100:
+		return "", errors.New("a name of more than 100 bytes")
+	case strings.IndexFunc(s, bad) >= 0:
+		return "", fmt.Errorf("%q is no name: it may hold letters, digits and %s", s, more)
+	}
+	return s, nil
+}
+
+var strengthWords = []string{"none", "weak", "medium", "strong"}
+
+func strength(s string) (device.Strength, error) {
+	i, err := yamlpos.Index(strengthWords...)(s)
+	return device.Strength(i), err
+}
+
+func kind(s string) (device.Kind, error) {
+	k, err := device.ParseKind(s)
+	if err != nil {
+		var all []string
+		for k := device.Unidentified; k <= device.ByWireGuard; k++ {
+			all = append(all, k.String())
+		}
+		_, err = yamlpos.OneOf(all...)(s)
+	}
+	return k, err
+}
+
+// nameParsers read the members of the forms of a name.
+var nameParsers = map[string]func(string) (entry, error){
+	"exact": func(s string) (entry, error) {
+		if strings.Contains(s, "*") {
+			return entry{}, yamlpos.Hint(fmt.Errorf("%q is no exact name", s), "wildcards go under pattern:")
+		}
+		return cleaned(match.Exact, s)
+	},
+	"suffix": func(s string) (entry, error) {
+		rest, ok := strings.CutPrefix(s, "*.")
+		if !ok {
+			rest, ok = strings.CutPrefix(s, ".")
+		}
+		if ok {
+			return entry{}, yamlpos.Hint(fmt.Errorf("%q is no name", s), fmt.Sprintf("a suffix is written as the name itself: %s", rest))
+		}
+		return cleaned(match.Tree, s)
+	},
+	"pattern": func(s string) (entry, error) {
+		if !strings.HasPrefix(s, "*") {
+			return entry{}, yamlpos.Hint(fmt.Errorf("%q is no pattern", s), "a pattern begins with *. (one label) or **. (one or more)")
+		}
+		return plainName(s)
+	},
+}
+
+// plainName reads a name, exact unless it begins with a wildcard.
+func plainName(s string) (entry, error) {
+	if rest, ok := strings.CutPrefix(s, "**."); ok {
+		return cleaned(match.Under, rest)
+	}
+	if rest, ok := strings.CutPrefix(s, "*."); ok {
+		return cleaned(match.One, rest)
+	}
+	return cleaned(match.Exact, s)
+}
+
+func cleaned(k match.Kind, s string) (entry, error) {
+	if strings.Contains(s, "*") {
+		return entry{}, yamlpos.Hint(fmt.Errorf("%q: a wildcard can only stand in front", s), "*. is one label, **. one or more")
+	}
+	name, err := match.Clean(s)
+	return entry{k, name}, err
+}
+
+func countryCode(s string) (string, error) {
+	if len(s) != 2 || strings.Trim(strings.ToUpper(s), "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+		return "", yamlpos.Hint(fmt.Errorf("%q is no country", s), "a country is two letters of ISO 3166: CN")
+	}
+	return strings.ToUpper(s), nil
+}
+
+// prefix parses a prefix, or an address as the prefix of it alone. Bits beyond
+// the prefix are a mistake: one that was meant differently.
+func prefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, yamlpos.Hint(fmt.Errorf("%q is no network", s), "write it like 192.0.2.0/24 or 2001:db8::/32")
+	}
+	if p.Masked() != p {
+		return netip.Prefix{}, yamlpos.Hint(fmt.Errorf("%q has bits beyond its length", s), fmt.Sprintf("the network is %v", p.Masked()))
+	}
+	return p, nil
+}
+
+// looksNamed reports whether a word can be the name of a list and not a
+// mistyped network.
+func looksNamed(s string) bool {
+	return s != "" && !strings.ContainsAny(s, "/:") && strings.Trim(s, "0123456789.") != ""
+}
+
+// addr parses an address of the family that is wanted.
+func addr(v6 bool) func(string) (netip.Addr, error) {
+	family := "IPv4"
+	if v6 {
+		family = "IPv6"
+	}
+	return func(s string) (netip.Addr, error) {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Zone() != "" || a.Is4In6() || a.Is6() != v6 {
+			return netip.Addr{}, fmt.Errorf("%q is no %s address", s, family)
+		}
+		return a, nil
+	}
+}
+
+func anyAddr(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Zone() != "" || a.Is4In6() {
+		return netip.Addr{}, fmt.Errorf("%q is no address", s)
+	}
+	return a, nil
+}
+
+// port parses tcp/443 and udp/8000-8100.
+func port(s string) (Port, error) {
+	bad := yamlpos.Hint(fmt.Errorf("%q is no port", s), "write it like tcp/443 or udp/8000-8100")
+	proto, nums, ok := strings.Cut(s, "/")
+	p := Port{Proto: map[string]uint8{"tcp": protoTCP, "udp": protoUDP}[proto]}
+	if !ok || p.Proto == 0 {
+		return Port{}, bad
+	}
+	from, to, ranged := strings.Cut(nums, "-")
+	if !ranged {
+		to = from
+	}
+	a, err := strconv.ParseUint(from, 10, 16)
+	b, err2 := strconv.ParseUint(to, 10, 16)
+	if err != nil || err2 != nil || a == 0 || b < a {
+		return Port{}, bad
+	}
+	p.From, p.To = uint16(a), uint16(b)
+	return p, nil
+}
+
+// typeNumbers are the DNS types that have a name here (IANA, DNS parameters).
+var typeNumbers = map[string]uint16{
+	"A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "HINFO": 13, "MX": 15, "TXT": 16, "AAAA": 28, "LOC": 29, "SRV": 33,
+	"NAPTR": 35, "CERT": 37, "DNAME": 39, "DS": 43, "SSHFP": 44, "RRSIG": 46, "NSEC": 47, "DNSKEY": 48, "NSEC3": 50,
+	"TLSA": 52, "SMIMEA": 53, "OPENPGPKEY": 61, "SVCB": 64, "HTTPS": 65, "SPF": 99, "AXFR": 252, "ANY": 255, "URI": 256, "CAA": 257,
+}
+
+// parseType reads the name of a DNS type, or TYPE123 (RFC 3597, section 5).
+func parseType(s string) (uint16, error) {
+	up := strings.ToUpper(s)
+	if n, ok := typeNumbers[up]; ok {
+		return n, nil
+	}
+	if num, ok := strings.CutPrefix(up, "TYPE"); ok {
+		if n, err := strconv.ParseUint(num, 10, 16); err == nil {
+			return uint16(n), nil
+		}
+	}
+	return 0, yamlpos.Hint(fmt.Errorf("%q is no DNS type", s), "a type that has no name here is written TYPE123")
+}
+
+func typeName(t uint16) string {
+	for name, n := range typeNumbers {
+		if n == t {
+			return name
+		}
+	}
+	return "TYPE" + strconv.Itoa(int(t))
+}
+
+func typeNames(types []uint16) []string {
+	var out []string
+	for _, t := range types {
+		out = append(out, typeName(t))
+	}
+	return out
+}
