@@ -35,6 +35,8 @@ func (o owner) String() string {
 	switch {
 	case o == owner{}:
 		return "the fleet"
+	case o.name == "":
+		return fmt.Sprintf("a %v without a name", o.kind)
 	case o.kind == devicesFile:
 		return o.name
 	}
@@ -51,7 +53,12 @@ type claim struct {
 	doc    *doc
 }
 
-func (c *claim) String() string { return fmt.Sprintf("%s %s of %v", uses[c.use], c.prefix, c.owner) }
+func (c *claim) String() string {
+	if c.prefix.IsSingleIP() {
+		return fmt.Sprintf("%s %s of %v", uses[c.use], c.prefix.Addr(), c.owner)
+	}
+	return fmt.Sprintf("%s %s of %v", uses[c.use], c.prefix, c.owner)
+}
 
 func (r *reader) claim(n *yamlpos.Node, p netip.Prefix, who owner, what use, own bool) {
 	r.claims = append(r.claims, claim{p, who, what, own, n.Pos(), r.doc})
@@ -88,7 +95,7 @@ func settle(docs []*doc) {
 	}
 	checkOverlaps(firstSaid(claims))
 	for _, d := range docs {
-		if d.gateway != nil {
+		if d.gateway != nil && !d.doubtful {
 			checkSources(d, claims)
 		}
 	}
@@ -129,8 +136,8 @@ func compareFacts(docs []*doc) {
 	for _, d := range docs {
 		for _, f := range d.facts {
 			if right := said[key{f.about, f.what}]; right.value != f.value && !f.own {
-				d.file.ErrorAt(f.at, fmt.Sprintf("%v has %s", right.at, right.value),
-					"%s of %v is given differently elsewhere", f.what, f.about)
+				d.file.ErrorAt(f.at, fmt.Sprintf("see %v", right.at),
+					"%s of %v is %s here, but %s elsewhere", f.what, f.about, f.value, right.value)
 			}
 		}
 	}
@@ -179,15 +186,27 @@ func checkOverlaps(claims []claim) {
 	}
 }
 
-// report records a clash in the file that was read later; in one file, at the
-// later line.
+// blame orders claims by whose mistake it is if they clash.
+func (c *claim) blame() []int {
+	if c.doc.kind == devicesFile {
+		return []int{1, c.doc.order, c.at.Line}
+	}
+	return []int{0, c.doc.order, c.at.Line}
+}
+
+// report records a clash at the device, if there is one, else in the file that
+// was read later; in one file, at the later line.
 func report(a, b *claim) {
-	if a.doc.order > b.doc.order || a.doc == b.doc && a.at.Line > b.at.Line {
+	if slices.Compare(a.blame(), b.blame()) > 0 {
 		a, b = b, a
 	}
 	where := a.at.String()
 	if a.doc == b.doc {
 		where = fmt.Sprintf("line %d", a.at.Line)
+	}
+	if a.prefix == b.prefix {
+		b.doc.file.ErrorAt(b.at, "see "+where, "%v is the %s of %v already", b, uses[a.use], a.owner)
+		return
 	}
 	b.doc.file.ErrorAt(b.at, "see "+where, "%v overlaps %v", b, a)
 }

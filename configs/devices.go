@@ -41,13 +41,11 @@ func (r *reader) readMachine(m *yamlpos.Map) *device.Device {
 		Explain:  yamlpos.Read(m, "explain", false, yamlpos.Bool),
 		At:       m.Pos(),
 	}
-	if n := m.Node("addresses"); n != nil {
-		for _, item := range n.OneOrMore() {
-			if a := yamlpos.Value(item, netip.Addr{}, parseUnicast); a.IsValid() {
-				p := netip.PrefixFrom(a, a.BitLen())
-				d.Overlay = append(d.Overlay, p)
-				r.claim(item, p, owner{devicesFile, string(d.ID)}, machine, true)
-			}
+	for _, item := range atLeastOne(m, "addresses") {
+		if a := yamlpos.Value(item, netip.Addr{}, parseUnicast); a.IsValid() {
+			p := netip.PrefixFrom(a, a.BitLen())
+			d.Overlay = append(d.Overlay, p)
+			r.claim(item, p, owner{devicesFile, string(d.ID)}, machine, true)
 		}
 	}
 	m.Done()

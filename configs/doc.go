@@ -48,6 +48,7 @@ type doc struct {
 	facts    []fact
 	refs     []ref
 	warnings []Warning
+	doubtful bool // a gateway whose slice could not be read in full
 }
 
 // A ref is a place where a node file names another file.
@@ -63,7 +64,12 @@ type Warning struct {
 	Msg string
 }
 
-func (w Warning) String() string { return fmt.Sprintf("%v: %s", w.At, w.Msg) }
+func (w Warning) String() string {
+	if w.At.IsZero() {
+		return w.Msg // of package policy, which has put the place in
+	}
+	return fmt.Sprintf("%v: %s", w.At, w.Msg)
+}
 
 func openDoc(name string, src []byte) *doc {
 	d := &doc{name: name, src: src}
@@ -111,7 +117,7 @@ func (d *doc) kindHint() string {
 }
 
 // read fills in what the file describes. A policy needs its lists and is read
-// by [fleet.judge].
+// by [fleet.compile].
 func (d *doc) read() {
 	if d.file == nil {
 		return
@@ -135,6 +141,9 @@ func (d *doc) unknown() {
 	if n := d.root.Node("role"); n != nil {
 		yamlpos.Value(n, "", yamlpos.OneOf(kinds[gatewayFile:connectorFile+1]...))
 		return
+	}
+	if d.file.Err() != nil {
+		return // no mapping at all
 	}
 	d.file.ErrorAt(d.root.Pos(), "a node file has a role, others have policies or devices",
 		"cannot tell what this file describes")

@@ -15,9 +15,8 @@ import (
 	"github.com/starferry/starferry/steer/geo/geomake"
 )
 
-// judge compiles a policy and compares the names that it uses with the files
-// that define them.
-func (f *fleet) judge(d *doc) {
+// compile compiles a policy with its lists.
+func (f *fleet) compile(d *doc) {
 	dir := filepath.Dir(d.name)
 	missing := f.missingCountries(d, dir)
 	p, err := policy.Parse(d.name, d.src, func(path string) (io.ReadCloser, error) {
@@ -27,7 +26,8 @@ func (f *fleet) judge(d *doc) {
 		if path == missing {
 			return noCountries()
 		}
-		return f.open(path)
+		r, err := f.open(path)
+		return r, plain(err)
 	})
 	if err != nil {
 		d.errs = append(d.errs, err)
@@ -38,6 +38,10 @@ func (f *fleet) judge(d *doc) {
 			d.warnings = append(d.warnings, Warning{Msg: text})
 		}
 	}
+}
+
+// judge compares the names that a policy uses with the files that define them.
+func (f *fleet) judge(d *doc) {
 	used := namesUsed(d.root)
 	f.checkRoutes(d, used)
 	f.checkAskers(d, used)

@@ -76,12 +76,8 @@ func (r *reader) wireguard(m *yamlpos.Map, me owner) WireGuard {
 
 // addresses reads the node addresses of somebody: at most one of each family.
 func (r *reader) addresses(m *yamlpos.Map, key string, who owner, own bool) (out []netip.Addr) {
-	n := m.Node(key)
-	if n == nil {
-		return nil
-	}
 	var seen familySet
-	for _, item := range n.OneOrMore() {
+	for _, item := range atLeastOne(m, key) {
 		a := yamlpos.Value(item, netip.Addr{}, parseUnicast)
 		if !a.IsValid() || !seen.add(item, a) {
 			continue
@@ -95,12 +91,8 @@ func (r *reader) addresses(m *yamlpos.Map, key string, who owner, own bool) (out
 
 // ranges reads the ranges of somebody: at most one of each family.
 func (r *reader) ranges(m *yamlpos.Map, key string, who owner, what use, own bool) (out []netip.Prefix) {
-	n := m.Node(key)
-	if n == nil {
-		return nil
-	}
 	var seen familySet
-	for _, item := range n.OneOrMore() {
+	for _, item := range atLeastOne(m, key) {
 		p := yamlpos.Value(item, netip.Prefix{}, parseRange)
 		if !p.IsValid() || !seen.add(item, p.Addr()) {
 			continue
@@ -114,17 +106,27 @@ func (r *reader) ranges(m *yamlpos.Map, key string, who owner, what use, own boo
 
 // claimAll reads any number of ranges and notes what they are for.
 func (r *reader) claimAll(m *yamlpos.Map, key string, who owner, what use) (out []netip.Prefix) {
-	n := m.Node(key)
-	if n == nil {
-		return nil
-	}
-	for _, item := range n.OneOrMore() {
+	for _, item := range atLeastOne(m, key) {
 		if p := yamlpos.Value(item, netip.Prefix{}, parseRange); p.IsValid() {
 			out = append(out, p)
 			r.claim(item, p, who, what, true)
 		}
 	}
 	return out
+}
+
+// atLeastOne returns the members of a list, or a single value; none only if the
+// key is absent, for an empty list is a mistake.
+func atLeastOne(m *yamlpos.Map, key string) []*yamlpos.Node {
+	n := m.Node(key)
+	if n == nil {
+		return nil
+	}
+	items := n.OneOrMore()
+	if len(items) == 0 {
+		n.Errorf("", "an empty list")
+	}
+	return items
 }
 
 // A familySet takes one address of each family.
@@ -155,19 +157,21 @@ func inOrder[T fmt.Stringer](vals []T) string {
 }
 
 // peers reads a list of other nodes of one kind.
-func (r *reader) peers(m *yamlpos.Map, key string, of kind, read func(*yamlpos.Map, *Peer)) (out []Peer) {
+func (r *reader) peers(m *yamlpos.Map, key string, of kind, read func(*yamlpos.Map, owner, *Peer)) (out []Peer) {
 	names, keys := firsts{}, firsts{}
 	m.Maps(key, func(m *yamlpos.Map) {
 		m.Require("name", "public_key", "address")
 		p := Peer{At: m.Pos(), Name: yamlpos.Read(m, "name", "", parseName)}
-		names.note(m, "name", p.Name)
 		who := owner{of, p.Name}
+		if !names.note(m, "name", p.Name) {
+			who.name = "" // what is said of it is said of nobody
+		}
 		if p.PublicKey = yamlpos.Read(m, "public_key", device.Key{}, parseKey); !p.PublicKey.IsZero() {
 			keys.note(m, "public_key", p.PublicKey.String())
 			r.say(m, "public_key", who, p.PublicKey.String(), false)
 		}
 		p.Address = r.addresses(m, "address", who, false)
-		read(m, &p)
+		read(m, who, &p)
 		m.Done()
 		out = append(out, p)
 	})
@@ -177,41 +181,41 @@ func (r *reader) peers(m *yamlpos.Map, key string, of kind, read func(*yamlpos.M
 // firsts remembers where something was said first, to refuse a second time.
 type firsts map[string]yamlpos.Pos
 
-func (f firsts) note(m *yamlpos.Map, key, val string) {
+// note reports whether it is the first time, and records a mistake if not.
+func (f firsts) note(m *yamlpos.Map, key, val string) bool {
 	n := m.Node(key)
 	if n == nil || val == "" {
-		return
+		return true
 	}
 	if at, dup := f[val]; dup {
 		n.Errorf(fmt.Sprintf("first in line %d", at.Line), "%q is given twice", val)
-		return
+		return false
 	}
 	f[val] = n.Pos()
+	return true
 }
 
 // routes reads the routes, whose ways are peers of this node.
 func (r *reader) routes(m *yamlpos.Map, key string, peers []Peer) (out []Route) {
 	routes := m.Map("routes")
 	for _, name := range routes.Keys() {
-		to := routes.Map(name)
 		if _, err := parseName(name); err != nil {
 			routes.KeyErrorf(name, "", "%v", err)
 		}
-		to.Require(key)
-		route := Route{Name: name, At: routes.KeyPos(name)}
+		to := routes.Map(name)
+		if routes.Node(name).Kind == yamlpos.Mapping {
+			to.Require(key)
+		}
 		seen := map[string]bool{}
-		route.Via = yamlpos.ReadOneOrList(to, key, func(s string) (string, error) {
+		via := yamlpos.Values(atLeastOne(to, key), func(s string) (string, error) {
 			if seen[s] {
 				return "", fmt.Errorf("%q is given twice", s)
 			}
 			seen[s] = true
 			return knownPeer(s, peers)
 		})
-		if n := to.Node(key); n != nil && n.Kind == yamlpos.List && len(n.Items()) == 0 {
-			n.Errorf("", "a route needs at least one way")
-		}
 		to.Done()
-		out = append(out, route)
+		out = append(out, Route{name, via, routes.KeyPos(name)})
 	}
 	return out
 }
@@ -244,7 +248,7 @@ func (r *reader) etcd(m *yamlpos.Map) *Etcd {
 		return nil
 	}
 	m.Require("endpoints")
-	e := &Etcd{Endpoints: yamlpos.ReadOneOrList(m, "endpoints", parseURL)}
+	e := &Etcd{Endpoints: yamlpos.Values(atLeastOne(m, "endpoints"), parseURL)}
 	e.CA, e.Cert, e.Key = r.path(m, "ca", ""), r.path(m, "cert", ""), r.path(m, "key", "")
 	if (e.Cert == "") != (e.Key == "") {
 		m.Errorf("", "cert and key go together")
@@ -257,7 +261,7 @@ func (r *reader) upstream(name string, m *yamlpos.Map) Upstream {
 	m.Require("servers")
 	u := Upstream{
 		Name:    name,
-		Servers: yamlpos.ReadOneOrList(m, "servers", parseServer),
+		Servers: yamlpos.Values(atLeastOne(m, "servers"), parseServer),
 		Timeout: yamlpos.Read(m, "timeout", defaultTimeout, yamlpos.Duration),
 		At:      m.Pos(),
 	}

@@ -13,6 +13,7 @@ func (r *reader) readGateway(m *yamlpos.Map) *Gateway {
 	g.Devices = r.fileRef(m, "devices", devicesFile)
 	g.PostureDrop = r.path(m, "posture_drop", "")
 	g.Slice = r.ranges(m, "slice", me, slice, true)
+	r.doubtful = !m.Has("slice") || len(g.Slice) != len(m.Node("slice").OneOrMore())
 	r.checkSpaces(m, g.Pool)
 	g.Listen = r.listen(m.Map("dns"))
 	g.Upstreams = r.upstreams(m)
@@ -20,9 +21,8 @@ func (r *reader) readGateway(m *yamlpos.Map) *Gateway {
 		g.TUN = yamlpos.Read(lan, "tun", DefaultTUN, parseTUN)
 		lan.Done()
 	}
-	g.Egresses = r.peers(m, "egresses", egressFile, func(m *yamlpos.Map, p *Peer) {
+	g.Egresses = r.peers(m, "egresses", egressFile, func(m *yamlpos.Map, who owner, p *Peer) {
 		m.Require("endpoint", "pool")
-		who := owner{egressFile, p.Name}
 		p.Endpoint = yamlpos.Read(m, "endpoint", "", parseEndpoint)
 		p.Pool = r.ranges(m, "pool", who, pool, false)
 		p.Nodes = r.claimAll(m, "nodes", who, nodeRange)
@@ -54,14 +54,14 @@ func (r *reader) upstreams(m *yamlpos.Map) (out []Upstream) {
 func (r *reader) readEgress(m *yamlpos.Map) *Egress {
 	e := &Egress{Node: r.readNode(m, "policy", "gateways", "connectors")}
 	e.Policy = r.fileRef(m, "policy", policyFile)
-	e.Gateways = r.peers(m, "gateways", gatewayFile, func(m *yamlpos.Map, p *Peer) {
+	e.Gateways = r.peers(m, "gateways", gatewayFile, func(m *yamlpos.Map, who owner, p *Peer) {
 		m.Require("slice")
 		p.Endpoint = yamlpos.Read(m, "endpoint", "", parseEndpoint)
-		p.Slice = r.ranges(m, "slice", owner{gatewayFile, p.Name}, slice, false)
+		p.Slice = r.ranges(m, "slice", who, slice, false)
 	})
-	e.Connectors = r.peers(m, "connectors", connectorFile, func(m *yamlpos.Map, p *Peer) {
+	e.Connectors = r.peers(m, "connectors", connectorFile, func(m *yamlpos.Map, who owner, p *Peer) {
 		m.Require("pool")
-		p.Pool = r.ranges(m, "pool", owner{connectorFile, p.Name}, pool, false)
+		p.Pool = r.ranges(m, "pool", who, pool, false)
 	})
 	e.Routes = r.routes(m, "connectors", e.Connectors)
 	e.Etcd = r.etcd(m.Map("etcd"))
@@ -71,7 +71,7 @@ func (r *reader) readEgress(m *yamlpos.Map) *Egress {
 
 func (r *reader) readConnector(m *yamlpos.Map) *Connector {
 	c := &Connector{Node: r.readNode(m, "egresses", "slices", "resolver")}
-	c.Egresses = r.peers(m, "egresses", egressFile, func(m *yamlpos.Map, p *Peer) {
+	c.Egresses = r.peers(m, "egresses", egressFile, func(m *yamlpos.Map, _ owner, p *Peer) {
 		m.Require("endpoint")
 		p.Endpoint = yamlpos.Read(m, "endpoint", "", parseEndpoint)
 	})
@@ -89,7 +89,7 @@ func (r *reader) forward(m *yamlpos.Map) (kernel bool, tun string) {
 	kernel = mode == "kernel"
 	if kernel {
 		tun = yamlpos.Read(m, "tun", DefaultTUN, parseTUN)
-	} else if m.Has("tun") {
+	} else if n := m.Node("mode"); m.Has("tun") && (n == nil || n.Text() == mode) {
 		m.KeyErrorf("tun", "", "tun is of no use with mode rootless")
 	}
 	m.Done()

@@ -198,10 +198,15 @@ func (f *fleet) settle() {
 	settle(f.docs)
 	for _, d := range f.docs {
 		if d.kind == policyFile && d.file != nil {
-			f.judge(d)
+			f.compile(d)
 		}
 		if d.gateway != nil {
 			f.checkLAN(d)
+		}
+	}
+	for _, d := range f.docs {
+		if d.kind == policyFile && d.file != nil {
+			f.judge(d)
 		}
 	}
 }
