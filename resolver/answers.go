@@ -1,0 +1,173 @@
+package resolver
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/policy"
+)
+
+// why says which policy decided and what for. Text is what the decision says
+// of itself; more comes behind it.
+func (a *asking) why(more string) string {
+	s := a.decision.Text()
+	if s == "" && a.decision.Rule != nil {
+		s = "policy " + a.decision.Rule.Name
+	}
+	switch {
+	case s == "":
+		return more
+	case more == "":
+		return s
+	}
+	return s + ": " + more
+}
+
+// ttl returns the TTL of what a policy says itself.
+func (a *asking) ttl(otherwise time.Duration) time.Duration {
+	if t := a.decision.Then.TTL; t > 0 {
+		return t
+	}
+	return otherwise
+}
+
+// block answers what is blocked or denied, in the form that the policy chose.
+func (a *asking) block() *outcome {
+	then := &a.decision.Then
+	o := &outcome{action: Blocked}
+	o.explained(a.code(edeBlocked), a.why(""))
+	if a.decision.Denied != "" {
+		o.action, o.code = Denied, edeDenied
+	}
+	switch then.Block {
+	case policy.Drop:
+		o.silent = true
+	case policy.NXDomain:
+		o.rcode, o.ns = dns.RcodeNameError, []dns.RR{a.soa()}
+	case policy.NoData:
+		o.ns = []dns.RR{a.soa()}
+	case policy.ZeroIP:
+		a.instead(o, []netip.Addr{netip.IPv4Unspecified()}, []netip.Addr{netip.IPv6Unspecified()})
+	case policy.Address:
+		a.instead(o, then.A, then.AAAA)
+	default:
+		o.rcode = dns.RcodeRefused
+	}
+	return o
+}
+
+// code returns the code of the extended error that the policy chose.
+func (a *asking) code(otherwise uint16) uint16 {
+	if c := a.decision.Then.EDE; c != 0 {
+		return c
+	}
+	return otherwise
+}
+
+// instead answers with other addresses than upstream would, and with NODATA
+// where there are none.
+func (a *asking) instead(o *outcome, four, six []netip.Addr) {
+	addrs := map[uint16][]netip.Addr{dns.TypeA: four, dns.TypeAAAA: six}[a.Type]
+	for _, addr := range addrs {
+		o.answer = append(o.answer, a.address(addr, a.ttl(blockTTL)))
+	}
+	if len(o.answer) == 0 {
+		o.ns = []dns.RR{a.soa()}
+	}
+}
+
+// override answers what the policy says itself. Where it gives a CNAME, the
+// target is resolved, and not judged again.
+func (a *asking) override() *outcome {
+	then := &a.decision.Then
+	o := (&outcome{action: Overridden}).explained(a.code(edeForged), a.why(""))
+	if then.CNAME != "" {
+		return a.alias(o, then.CNAME)
+	}
+	a.instead(o, then.A, then.AAAA)
+	if bad, ok := a.forbidden(o.answer); ok {
+		return a.failed(edeOther, "rebinding: the override holds "+bad.String()+", an address of this network")
+	}
+	return o
+}
+
+// alias answers with a CNAME and what its target has of the asked type.
+func (a *asking) alias(o *outcome, target string) *outcome {
+	h := a.header(a.ttl(steeredTTL))
+	h.Rrtype = dns.TypeCNAME
+	cname := &dns.CNAME{Hdr: h, Target: target + "."}
+	if a.Type == dns.TypeCNAME {
+		o.answer = []dns.RR{cname}
+		return o
+	}
+	q := a.Question
+	q.Name = target
+	m, err := a.g.Upstream(a.ctx, q.message())
+	if err != nil {
+		return a.failed(edeNoAnswer, "upstream does not answer for "+target)
+	}
+	p := a.passed(Overridden, target, m)
+	if p.action == Failed {
+		return p
+	}
+	o.rcode, o.ns = p.rcode, p.ns
+	o.answer = append([]dns.RR{cname}, p.answer...)
+	return o
+}
+
+// pointer answers questions for the reverse name of a virtual address, none
+// of which ever go upstream. The address has a name for those only who would
+// be steered for it: who looks through the pool shall not learn where
+// colleagues go.
+func (a *asking) pointer(addr netip.Addr, name string, leased bool) *outcome {
+	hidden := &outcome{action: Local, rcode: dns.RcodeNameError, ns: []dns.RR{a.soa()}}
+	if !leased || !a.way {
+		return hidden
+	}
+	q := Question{Name: name, Type: dns.TypeA, Class: dns.ClassINET}
+	if addr.Is6() {
+		q.Type = dns.TypeAAAA
+	}
+	a.judge(q)
+	if a.decision.Then.Action != policy.Steer {
+		return hidden
+	}
+	o := &outcome{action: Local}
+	if a.Type != dns.TypePTR && a.Type != dns.TypeANY {
+		o.ns = []dns.RR{a.soa()}
+		return o
+	}
+	h := a.header(steeredTTL)
+	h.Rrtype = dns.TypePTR
+	o.answer = []dns.RR{&dns.PTR{Hdr: h, Ptr: name + "."}}
+	return o
+}
+
+// reverse returns the address that a name under in-addr.arpa (RFC 1035 section
+// 3.5) or ip6.arpa (RFC 3596 section 2.5) stands for, if it is a whole one.
+func reverse(name string) (netip.Addr, bool) {
+	if rest, ok := strings.CutSuffix(name, ".in-addr.arpa"); ok {
+		l := strings.Split(rest, ".")
+		if len(l) != 4 {
+			return netip.Addr{}, false
+		}
+		a, err := netip.ParseAddr(l[3] + "." + l[2] + "." + l[1] + "." + l[0])
+		return a, err == nil
+	}
+	rest, ok := strings.CutSuffix(name, ".ip6.arpa")
+	if !ok || len(rest) != 63 {
+		return netip.Addr{}, false
+	}
+	var b [16]byte
+	for i := range 32 {
+		digit := strings.IndexByte("0123456789abcdef", rest[2*i])
+		if digit < 0 || i < 31 && rest[2*i+1] != '.' {
+			return netip.Addr{}, false
+		}
+		b[15-i/2] |= byte(digit << (i % 2 * 4))
+	}
+	return netip.AddrFrom16(b), true
+}

@@ -1,0 +1,32 @@
+package resolver
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver/cache"
+)
+
+// cachedAllow returns a gateway with a warm cache, and a question that it
+// allows.
+func cachedAllow(t testing.TB) (*fleet, []byte) {
+	f := newFleet(t)
+	c := cache.New(1 << 20)
+	f.Upstream = c.Before("default", f.up.resolve)
+	f.Record = nil
+	f.Identify = func(from netip.AddrPort, _ string) (policy.Asker, bool) { return people["alice"].asker, true }
+	m := new(dns.Msg).SetQuestion("www.allowed.test.", dns.TypeA)
+	m.SetEdns0(1232, false)
+	req, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r dns.Msg
+	if err := r.Unpack(f.Handle(t.Context(), people["alice"].from, "bench", "udp", req)); err != nil || len(r.Answer) != 1 {
+		t.Fatalf("got %v, %v", &r, err)
+	}
+	return f, req
+}

@@ -1,0 +1,185 @@
+package resolver
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"github.com/miekg/dns"
+)
+
+// udpSize is what we offer to take over UDP (DNS flag day 2020).
+const udpSize = 1232
+
+// edeText bounds the text of an extended error: the answer shall fit.
+const edeText = 200
+
+// Codes of extended errors beyond those that have a better name in place.
+const (
+	edeOther    = dns.ExtendedErrorCodeOther
+	edeForged   = dns.ExtendedErrorCodeForgedAnswer
+	edeBlocked  = dns.ExtendedErrorCodeBlocked
+	edeDenied   = dns.ExtendedErrorCodeProhibited
+	edeNoAnswer = dns.ExtendedErrorCodeNoReachableAuthority
+	edeLinkDown = dns.ExtendedErrorCodeNetworkError
+	edeBadType  = 30 // Invalid Query Type
+)
+
+// An inbound is a question as it came.
+type inbound struct {
+	Question
+	msg *dns.Msg
+	opt *dns.OPT // nil: the asker does not know EDNS
+}
+
+// parse reads a request. If it is none that can be handled, resp is what to
+// answer: nil for silence.
+func parse(req []byte) (in *inbound, resp []byte) {
+	m := new(dns.Msg)
+	if err := m.Unpack(req); err != nil || len(m.Question) != 1 {
+		return nil, malformed(req, dns.RcodeFormatError)
+	}
+	if m.Response {
+		return nil, nil
+	}
+	in = &inbound{Question: question(m), msg: m}
+	for _, rr := range m.Extra {
+		opt, ok := rr.(*dns.OPT)
+		if !ok {
+			continue
+		}
+		if in.opt != nil || opt.Hdr.Name != "." { // RFC 6891 section 6.1.1
+			return nil, malformed(req, dns.RcodeFormatError)
+		}
+		in.opt = opt
+	}
+	if in.opt != nil {
+		in.DO = in.opt.Do()
+		if in.opt.Version() != 0 {
+			return nil, in.pack(&outcome{rcode: dns.RcodeBadVers})
+		}
+	}
+	return in, nil
+}
+
+// malformed answers what cannot be read: the header alone, with a code.
+func malformed(req []byte, rcode int) []byte {
+	if len(req) < 12 || req[2]&0x80 != 0 {
+		return nil
+	}
+	b := make([]byte, 12)
+	copy(b, req[:4])
+	b[2] = b[2]&0x79 | 0x80
+	b[3] = byte(rcode)
+	return b
+}
+
+// An outcome is what comes of a question, before it is a message.
+type outcome struct {
+	action     Action
+	rcode      int
+	silent     bool
+	answer, ns []dns.RR
+	extra      []dns.RR
+	ad         bool // upstream validated the answer
+
+	ede     bool // there is an extended error
+	code    uint16
+	text    string
+	options []dns.EDNS0 // for nodes
+
+	record Record // what is known of it for the record: policy, route, reason, …
+}
+
+// explained adds an extended error.
+func (o *outcome) explained(code uint16, text string) *outcome {
+	o.ede, o.code, o.text = true, code, text
+	return o
+}
+
+// pack makes the answer of an outcome; nil for silence.
+func (in *inbound) pack(o *outcome) []byte {
+	if o.silent {
+		return nil
+	}
+	m := &dns.Msg{Question: in.msg.Question, Answer: o.answer, Ns: o.ns, Extra: o.extra, Compress: true}
+	m.Id, m.Response, m.Rcode = in.msg.Id, true, o.rcode
+	m.RecursionDesired, m.RecursionAvailable = in.msg.RecursionDesired, true
+	m.CheckingDisabled = in.CD
+	m.AuthenticatedData = o.ad && (in.DO || in.msg.AuthenticatedData) // RFC 6840 section 5.8
+	if in.opt != nil {
+		m.Extra = append(m.Extra[:len(m.Extra):len(m.Extra)], in.reply(o))
+	}
+	b, err := m.Pack()
+	if err != nil { // upstream's records are what cannot be packed, if anything
+		m.Answer, m.Ns, m.Extra, m.Rcode = nil, nil, nil, dns.RcodeServerFailure
+		b, _ = m.Pack()
+	}
+	return b
+}
+
+// reply makes the OPT record of an answer.
+func (in *inbound) reply(o *outcome) *dns.OPT {
+	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
+	opt.SetUDPSize(udpSize)
+	if in.DO {
+		opt.SetDo()
+	}
+	opt.Option = append(opt.Option, o.options...)
+	if o.ede {
+		opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: o.code, ExtraText: shorten(o.text, edeText)})
+	}
+	return opt
+}
+
+// shorten cuts a text to n bytes and to whole characters.
+func shorten(s string, n int) string {
+	s = strings.ToValidUTF8(s, "?")
+	if len(s) <= n {
+		return s
+	}
+	n -= len("…")
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "…"
+}
+
+// extended returns the extended error of another node's answer.
+func extended(m *dns.Msg) (code uint16, text string, ok bool) {
+	if o := m.IsEdns0(); o != nil {
+		for _, opt := range o.Option {
+			if e, ok := opt.(*dns.EDNS0_EDE); ok {
+				return e.InfoCode, e.ExtraText, true
+			}
+		}
+	}
+	return 0, "", false
+}
+
+// texts makes one TXT record of several strings, in order. A string longer
+// than the 255 bytes that one can hold goes on in the next.
+func (q Question) texts(lines []string) dns.RR {
+	t := &dns.TXT{Hdr: q.header(0)}
+	t.Hdr.Rrtype = dns.TypeTXT
+	for _, l := range lines {
+		l = strings.ToValidUTF8(l, "?")
+		for len(l) > 255 {
+			n := 255
+			for !utf8.RuneStart(l[n]) {
+				n--
+			}
+			t.Txt, l = append(t.Txt, escape(l[:n])), l[n:]
+		}
+		t.Txt = append(t.Txt, escape(l))
+	}
+	return t
+}
+
+// escape writes a string as the library wants it, which reads backslashes.
+func escape(s string) string { return strings.ReplaceAll(s, `\`, `\\`) }
+
+// sameName reports whether a record's owner, as the library writes it, is a
+// name as we do.
+func sameName(owner, name string) bool {
+	return len(owner) == len(name)+1 && strings.EqualFold(owner[:len(name)], name)
+}
