@@ -81,24 +81,30 @@ func place(d *device.Device) string {
 // own, or overlay ranges that overlap are an error, which holds a [*Conflict]
 // for each pair; then nothing is changed.
 func (t Tx) ReplaceDevices(devices []*device.Device) error {
-	if err := conflicts(devices); err != nil {
-		return fmt.Errorf("replace devices: %w", err)
-	}
-	old := map[device.ID]*device.Device{}
+	gone := map[device.ID]*device.Device{}
 	for d := range t.Devices() {
-		old[d.ID] = d
+		gone[d.ID] = d
 	}
 	var fresh []*device.Device
 	for _, d := range devices {
-		if have, ok := old[d.ID]; !ok || !reflect.DeepEqual(have, d) {
-			fresh = append(fresh, d)
+		if have, ok := gone[d.ID]; ok && (have == d || reflect.DeepEqual(have, d)) {
+			delete(gone, d.ID)
 		} else {
-			delete(old, d.ID)
+			fresh = append(fresh, d)
 		}
 	}
-	// Deletes come first: a key that moves between two devices would be lost
-	// when the old owner's row is replaced after the new one's.
-	for _, d := range old {
+	if len(fresh) > 0 { // a part of what is there has no conflicts
+		if err := conflicts(devices); err != nil {
+			return fmt.Errorf("replace devices: %w", err)
+		}
+	}
+	return t.exchangeDevices(gone, fresh)
+}
+
+// exchangeDevices deletes first: a key that moves between two devices would be
+// lost when the old owner's row is replaced after the new one's.
+func (t Tx) exchangeDevices(gone map[device.ID]*device.Device, fresh []*device.Device) error {
+	for _, d := range gone {
 		if err := t.drop(deviceTable, d); err != nil {
 			return err
 		}

@@ -194,6 +194,13 @@ func BenchmarkDeviceByKey(b *testing.B) {
 	}
 }
 
+// BenchmarkLoad is the begin: 10,000 devices at once.
+func BenchmarkLoad(b *testing.B) {
+	for b.Loop() {
+		fleet(b, 10000)
+	}
+}
+
 // BenchmarkPutVerdicts is a report of one device among 10,000.
 func BenchmarkPutVerdicts(b *testing.B) {
 	s := fleet(b, 10000)

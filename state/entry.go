@@ -2,6 +2,7 @@ package state
 
 import (
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -111,37 +112,47 @@ func touched(changes memdb.Changes) (ids []device.ID) {
 	return ids
 }
 
+// A step is what becomes of one device's entry; nil is none.
+type step struct{ old, new *Entry }
+
 // publish compiles the entries of ids as tx has left their rows, commits tx,
 // puts the new Directory in place and then moves the generations: who sees a
 // generation move finds the new Directory. It is called with s.mu held.
 func (s *Store) publish(tx *memdb.Txn, ids []device.ID, now time.Time) {
 	t := Tx{View{tx}}
-	next := *s.directory.Load()
-	var olds, news []*Entry
+	var steps []step
 	for _, id := range ids {
 		old, _ := one(tx, entryByID, id)
-		if old != nil {
-			olds = append(olds, old)
-		}
-		if e := s.compile(t.View, id, old, now); e != nil {
-			news = append(news, e)
+		if e := s.compile(t.View, id, old, now); e != nil || old != nil {
+			steps = append(steps, step{old, e})
 		}
 	}
-	for _, e := range olds {
-		must(t.drop(entryTable, e))
-		next.without(e)
+	next := *s.directory.Load()
+	for _, st := range steps {
+		if st.old != nil && !st.sameRanges() {
+			next.without(st.old)
+		}
 	}
-	for _, e := range news {
-		must(t.put(entryTable, e))
-		next.with(e)
+	for _, st := range steps { // after all have left: ranges may change hands
+		if st.new != nil {
+			must(t.put(entryTable, st.new))
+			next.with(st.new)
+		} else {
+			must(t.drop(entryTable, st.old))
+		}
 	}
 	tx.Commit()
-	if len(olds)+len(news) == 0 {
-		return
+	if len(steps) > 0 {
+		next.view = s.View()
+		s.directory.Store(&next)
+		s.move(steps)
 	}
-	next.view = s.View()
-	s.directory.Store(&next)
-	s.move(olds, news)
+}
+
+// sameRanges reports whether the new entry takes exactly the old one's places
+// in the tables of addresses.
+func (st step) sameRanges() bool {
+	return st.new != nil && slices.Equal(st.old.Device.Overlay, st.new.Device.Overlay) && slices.Equal(st.old.Device.LAN, st.new.Device.LAN)
 }
 
 // must turns the impossible, an entry that does not fit its own table, into a
@@ -179,23 +190,18 @@ func (s *Store) generation(id device.ID) *atomic.Uint64 {
 	return g
 }
 
-// move sets the generations to those of the new entries and one further where
-// there is no new entry, and wakes Run.
-func (s *Store) move(olds, news []*Entry) {
-	left := map[device.ID]*Entry{}
-	for _, e := range olds {
-		left[e.Device.ID] = e
-	}
-	for _, e := range news {
-		delete(left, e.Device.ID)
-		if e.Generation.Load() != e.Stamp {
-			e.Generation.Store(e.Stamp)
-			s.moved[e.Device.ID] = true
+// move sets the generations to those of the new entries, and one further where
+// there is none, and wakes Run.
+func (s *Store) move(steps []step) {
+	for _, st := range steps {
+		switch {
+		case st.new == nil:
+			st.old.Generation.Add(1)
+			s.moved[st.old.Device.ID] = true
+		case st.new.Generation.Load() != st.new.Stamp:
+			st.new.Generation.Store(st.new.Stamp)
+			s.moved[st.new.Device.ID] = true
 		}
-	}
-	for id, e := range left {
-		e.Generation.Add(1)
-		s.moved[id] = true
 	}
 	select {
 	case s.wake <- struct{}{}:

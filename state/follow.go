@@ -33,9 +33,9 @@ type FollowConfig struct {
 	Dial   func(ctx context.Context) (net.Conn, error) // to the gateway
 	Slice  []netip.Prefix                              // rows with addresses outside are refused and logged; empty: not looked at
 
-	// Apply is given all rows, sorted, after each change; changes that come
-	// within 50 ms of each other may come as one. A row that is not there is
-	// revoked.
+	// Apply is given all rows, sorted, after each change. Changes that come
+	// within 50 ms of each other come as one, or within four times what Apply
+	// takes, up to half a second. A row that is not there is revoked.
 	Apply func(rows []DirectoryRow)
 	// Health is told when the directory becomes current (true) or may be stale
 	// (false, and why). May be nil.
@@ -59,6 +59,9 @@ var usualTiming = timing{
 	skew:     10 * time.Second,      // how often to compare clocks
 	gap:      50 * time.Millisecond, // between two calls of Apply
 }
+
+// maxRest is the longest that a change waits for being applied.
+const maxRest = 500 * time.Millisecond
 
 var (
 	errSilent = errors.New("no sign of life from the gateway")
@@ -98,7 +101,7 @@ type follower struct {
 	prefix string
 	wait   *backoff
 
-	applied time.Time // when Apply was called last
+	rested time.Time // when Apply may be called again
 
 	told   bool // Health has been told
 	up     bool
@@ -238,16 +241,20 @@ func (f *follower) copy(ctx context.Context, client *clientv3.Client, silence *t
 // applySoon applies the rows now, or returns when to do it if they have been
 // applied just before.
 func (f *follower) applySoon(rows map[device.ID]DirectoryRow) <-chan time.Time {
-	if wait := f.timing.gap - time.Since(f.applied); wait > 0 {
+	if wait := time.Until(f.rested); wait > 0 {
 		return time.After(wait)
 	}
 	f.apply(rows)
 	return nil
 }
 
+// apply applies the rows and sees to it that applying takes no more than a fifth
+// of the time, unless that would hold changes up for longer than half a second.
 func (f *follower) apply(rows map[device.ID]DirectoryRow) {
+	begin := time.Now()
 	f.Apply(slices.SortedFunc(maps.Values(rows), func(a, b DirectoryRow) int { return cmp.Compare(a.ID, b.ID) }))
-	f.applied = time.Now()
+	end := time.Now()
+	f.rested = end.Add(min(max(f.timing.gap, 4*end.Sub(begin)), maxRest))
 }
 
 // change follows the events, and reports whether there were any.

@@ -232,42 +232,54 @@ func (t Tx) ReplaceDirectoryOf(gateway string, rows []DirectoryRow) error {
 	return t.replaceRows(rows, func(id device.ID) bool { return strings.HasPrefix(string(id), prefix) })
 }
 
-// replaceRows replaces the devices and verdicts whose IDs are mine.
+// replaceRows replaces the devices and verdicts whose IDs are mine. Most often
+// little has changed among many rows, so it makes nothing that is there.
 func (t Tx) replaceRows(rows []DirectoryRow, mine func(device.ID) bool) error {
-	listed := make(map[device.ID]bool, len(rows))
-	var devices []*device.Device
-	for _, r := range rows {
-		devices = append(devices, &device.Device{ID: r.ID, Kind: r.Kind, Overlay: r.Overlay, Groups: r.Groups})
-		listed[r.ID] = true
-	}
+	devices := make([]*device.Device, 0, len(rows))
+	old := make(map[device.ID]*device.Device, len(rows))
 	for d := range t.Devices() {
-		if !mine(d.ID) {
+		if mine(d.ID) {
+			old[d.ID] = d
+		} else {
 			devices = append(devices, d)
 		}
+	}
+	for _, r := range rows {
+		d, ok := old[r.ID]
+		if !ok || d.Kind != r.Kind || !slices.Equal(d.Overlay, r.Overlay) || !slices.Equal(d.Groups, r.Groups) {
+			d = &device.Device{ID: r.ID, Kind: r.Kind, Overlay: r.Overlay, Groups: r.Groups}
+		}
+		devices = append(devices, d)
 	}
 	if err := t.ReplaceDevices(devices); err != nil {
 		return err
 	}
+	return t.replaceVerdicts(rows, mine)
+}
+
+// replaceVerdicts replaces the verdicts whose IDs are mine. When their reports
+// came is not known.
+func (t Tx) replaceVerdicts(rows []DirectoryRow, mine func(device.ID) bool) error {
+	old := make(map[device.ID]*judgement, len(rows))
 	for j := range all(t.tx, verdictByID) {
-		if mine(j.id) && !listed[j.id] {
-			if err := t.drop(verdictTable, j); err != nil {
-				return err
-			}
+		if mine(j.id) {
+			old[j.id] = j
 		}
 	}
 	for _, r := range rows {
-		if err := t.replaceVerdicts(r.ID, r.Verdicts); err != nil {
+		j, ok := old[r.ID]
+		delete(old, r.ID)
+		if ok && j.received.IsZero() && sameVerdicts(j.verdicts, r.Verdicts) {
+			continue
+		}
+		if err := t.PutVerdicts(r.ID, r.Verdicts, time.Time{}); err != nil {
+			return err
+		}
+	}
+	for _, j := range old {
+		if err := t.drop(verdictTable, j); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// replaceVerdicts puts verdicts of which it is not known when the report came,
-// unless they are there already.
-func (t Tx) replaceVerdicts(id device.ID, verdicts posture.Verdicts) error {
-	if have, received, ok := t.Verdicts(id); ok && received.IsZero() && sameVerdicts(have, verdicts) {
-		return nil
-	}
-	return t.PutVerdicts(id, verdicts, time.Time{})
 }
