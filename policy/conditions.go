@@ -68,13 +68,15 @@ const (
 	possible             // nothing is known of who asks, nor of its type: those conditions are open
 )
 
-// A scene is all that conditions look at for one name of the chain.
+// A scene is all that conditions look at for one name of the chain. What it
+// holds of others is behind pointers: were the name in it, the compiler would
+// take it that with the name, which decisions carry away, the query escapes.
 type scene struct {
 	q      *Query
-	at     Hop
+	at     *Hop
 	answer view // answered or before
 	asker  view // answered or possible
-	until  time.Time
+	until  *time.Time
 	trace  *Trace
 }
 
@@ -206,8 +208,8 @@ func (c *cond) who(s *scene) Truth {
 // may change by itself.
 func (s *scene) verdict(profile string) posture.Verdict {
 	v := s.q.Asker.Verdicts[profile].At(s.q.Now)
-	if v.Result == posture.Passed && (s.until.IsZero() || v.Expires.Before(s.until)) {
-		s.until = v.Expires
+	if v.Result == posture.Passed && (s.until.IsZero() || v.Expires.Before(*s.until)) {
+		*s.until = v.Expires
 	}
 	return v
 }

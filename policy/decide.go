@@ -18,13 +18,15 @@ func (p *Policy) Explain(q *Query) (Decision, *Trace) {
 }
 
 func (p *Policy) decide(q *Query, t *Trace) Decision {
-	s := scene{q: q, trace: t}
+	var at Hop
+	var until time.Time
+	s := scene{q: q, at: &at, until: &until, trace: t}
 	if q.Flow == nil && !q.Answered {
 		s.answer = before
 	}
 	end := len(p.rules) // the place that ends the list; there the default stands
 	for i := range q.hops() {
-		s.at = q.hop(i)
+		at = q.hop(i)
 		k, truth := p.first(&s, end, i > 0)
 		switch {
 		case k == end:
@@ -36,7 +38,7 @@ func (p *Policy) decide(q *Query, t *Trace) Decision {
 			end = k
 		}
 	}
-	s.at = Hop{Name: q.Name}
+	at = Hop{Name: q.Name}
 	return p.ended(&s, end)
 }
 
@@ -82,19 +84,19 @@ func (p *Policy) ended(s *scene, end int) Decision {
 	if r != nil {
 		return s.chosen(r)
 	}
-	return s.admitted(Decision{Then: *then, Hop: s.at.Name, Until: s.until})
+	return s.admitted(Decision{Then: *then, Hop: s.at.Name, Until: *s.until})
 }
 
 // wait leaves the decision until the answer is there.
 func (p *Policy) wait(s *scene) Decision {
-	return Decision{NeedAnswer: true, Hop: s.at.Name, Until: s.until}
+	return Decision{NeedAnswer: true, Hop: s.at.Name, Until: *s.until}
 }
 
 // chosen judges the demands of the policy that was chosen.
 func (s *scene) chosen(r *Rule) Decision {
 	from := s.trace.mark()
 	denied := r.demands.judge(s)
-	d := Decision{Then: r.Then, Rule: r, Hop: s.at.Name, Denied: denied, Until: s.until}
+	d := Decision{Then: r.Then, Rule: r, Hop: s.at.Name, Denied: denied, Until: *s.until}
 	s.trace.judged(r, denied, from)
 	if denied != "" {
 		d.Then = r.deny
@@ -129,38 +131,4 @@ func (s Service) String() string {
 	default:
 		return fmt.Sprintf("protocol %d", s.Proto)
 	}
-}
-
-// CouldSteer reports whether there is an asker whom the policy would steer to
-// this name by this route. Nothing is known of who asks, so that conditions on
-// it may be anything. facts are the names and addresses by which the asking
-// node judged; conditions on the answer must be true of them, or may be
-// anything if there are none.
-func (p *Policy) CouldSteer(name string, facts []Hop, route string, now time.Time) bool {
-	q := Query{Name: name, Answered: len(facts) > 0, Answer: facts, Now: now}
-	s := scene{q: &q, asker: possible}
-	if !q.Answered {
-		s.answer = before
-	}
-	end := len(p.rules)
-	for i := range q.hops() {
-		s.at = q.hop(i)
-		for k := range p.rules[:end] {
-			r := &p.rules[k]
-			t := r.matches(&s)
-			switch {
-			case t&Yes == 0:
-			case r.Then.Action == Steer && r.Then.Route == route:
-				return true
-			case t == Yes && r.ends:
-				end = k
-			case t == Yes:
-				return false // it decides whoever asks
-			}
-			if k >= end {
-				break
-			}
-		}
-	}
-	return false
 }

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -49,7 +48,7 @@ func (c *compiler) readCondition(key string, n *yamlpos.Node) cond {
 		return c.readAnswer(n)
 	case "device", "devices":
 		ids := c.refs(n, &c.policy.devices)
-		return cond{op: opDevice, words: ids, text: "one of " + some(ids)}
+		return cond{op: opDevice, words: ids, text: some(ids)}
 	case "group", "groups":
 		groups := c.refs(n, &c.policy.groups)
 		return cond{op: opGroup, words: groups, text: "in group " + some(groups)}
@@ -58,14 +57,14 @@ func (c *compiler) readCondition(key string, n *yamlpos.Node) cond {
 		return cond{op: opIdentity, strength: s, text: "at least " + s.String()}
 	case "kind":
 		kinds := yamlpos.Values(c.some(n), kind)
-		return cond{op: opKind, kinds: kinds, text: fmt.Sprintf("one of %v", kinds)}
+		return cond{op: opKind, kinds: kinds, text: some(kindNames(kinds))}
 	case "posture":
 		return c.readPosture(n)
 	case "network":
 		return c.readSource(n)
 	default:
 		types := yamlpos.Values(c.some(n), parseType)
-		return cond{op: opType, types: types, text: "one of " + some(typeNames(types))}
+		return cond{op: opType, types: types, text: some(typeNames(types))}
 	}
 }
 

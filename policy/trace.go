@@ -139,7 +139,12 @@ func (c *cond) say(s *scene, t Truth) string {
 		return "name " + not + c.text
 	case opCountry, opNetwork:
 		return c.sayAnswer(s, t)
-	case opDevice, opGroup:
+	case opDevice:
+		if a.Device == nil {
+			return "device not known" + c.instead(t)
+		}
+		return "device " + string(a.Device.ID) + c.instead(t)
+	case opGroup:
 		if a.Device == nil {
 			return "device not known, " + not + c.text
 		}
@@ -147,14 +152,14 @@ func (c *cond) say(s *scene, t Truth) string {
 	case opIdentity:
 		return fmt.Sprintf("identity %v, %s%s", a.Kind.Strength(), not, c.text)
 	case opKind:
-		return fmt.Sprintf("evidence %v, %s%s", a.Kind, not, c.text)
+		return "evidence " + a.Kind.String() + c.instead(t)
 	case opSource:
 		if t == Unknown {
 			return "source not known"
 		}
 		return fmt.Sprintf("source %v %s%s", a.Source, not, c.text)
 	case opType:
-		return fmt.Sprintf("type %s, %s%s", typeName(s.q.Type), not, c.text)
+		return "type " + typeName(s.q.Type) + c.instead(t)
 	}
 	v := s.verdict(c.profile)
 	say := standsByProfile(c.profile, v)
@@ -179,10 +184,22 @@ func (c *cond) sayAnswer(s *scene, t Truth) string {
 			with = append(with, c.sayAddress(a))
 		}
 	}
-	if t == No {
+	switch {
+	case t == No:
 		return fmt.Sprintf("answer %s, not %s", some(with), c.text)
+	case c.op == opCountry:
+		return "answer " + some(with)
+	default:
+		return fmt.Sprintf("answer %s %s", some(with), c.text)
 	}
-	return fmt.Sprintf("answer %s, %s", some(with), c.text)
+}
+
+// instead says what was wanted where that is not so.
+func (c *cond) instead(t Truth) string {
+	if t == Yes {
+		return ""
+	}
+	return ", not " + c.text
 }
 
 func (c *cond) sayAddress(a netip.Addr) string {

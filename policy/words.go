@@ -36,16 +36,22 @@ func strength(s string) (device.Strength, error) {
 	return device.Strength(i), err
 }
 
+var kinds = []device.Kind{
+	device.Unidentified, device.ByNetwork, device.ByServerName, device.ByOption,
+	device.ByBinding, device.ByToken, device.ByCertificate, device.ByWireGuard,
+}
+
 func kind(s string) (device.Kind, error) {
-	k, err := device.ParseKind(s)
-	if err != nil {
-		var all []string
-		for k := device.Unidentified; k <= device.ByWireGuard; k++ {
-			all = append(all, k.String())
-		}
-		_, err = yamlpos.OneOf(all...)(s)
+	i, err := yamlpos.Index(kindNames(kinds)...)(s)
+	return kinds[i], err
+}
+
+func kindNames(kinds []device.Kind) []string {
+	var out []string
+	for _, k := range kinds {
+		out = append(out, k.String())
 	}
-	return k, err
+	return out
 }
 
 // nameParsers read the members of the forms of a name.

@@ -1,0 +1,50 @@
+package policy
+
+import "time"
+
+// CouldSteer reports whether there is an asker whom the policy would steer to
+// this name by this route. Nothing is known of who asks, so that conditions on
+// it may be anything. facts are the names and addresses by which the asking
+// node judged; conditions on the answer must be true of them, or may be
+// anything if there are none. (Where conditions depend on one another it may
+// be too generous: flows are decided with all that is known.)
+func (p *Policy) CouldSteer(name string, facts []Hop, route string, now time.Time) bool {
+	q := Query{Name: name, Answered: len(facts) > 0, Answer: facts, Now: now}
+	var at Hop
+	s := scene{q: &q, at: &at, until: new(time.Time), asker: possible}
+	if !q.Answered {
+		s.answer = before
+	}
+	end := len(p.rules)
+	for i := range q.hops() {
+		at = q.hop(i)
+		found, next := p.steers(&s, route, end)
+		if found || next < 0 {
+			return found
+		}
+		end = next
+	}
+	return false
+}
+
+// steers looks for a steer by the route at one name. It also returns where the
+// list ends for the next name, -1 if nobody gets to that.
+func (p *Policy) steers(s *scene, route string, end int) (found bool, next int) {
+	ends := -1 // the last policy that ends the list for some
+	for k := range p.rules[:end] {
+		r := &p.rules[k]
+		t := r.matches(s)
+		switch {
+		case t&Yes == 0:
+		case r.Then.Action == Steer && r.Then.Route == route:
+			return true, 0
+		case t == Yes && r.ends:
+			return false, k
+		case t == Yes: // it decides for all but those whose list ends above it
+			return false, ends
+		case r.ends:
+			ends = k
+		}
+	}
+	return false, end
+}
