@@ -45,7 +45,9 @@ func (c *Connector) Handle(ctx context.Context, from netip.AddrPort, listener, t
 	start := now(c.Now)
 	node, ok := c.Upstream(from.Addr())
 	o := refused("not an egress of this connector")
-	if ok {
+	if !ok {
+		node = ""
+	} else {
 		o = signed(c.answer(ctx, in), c.Name, journal(c.Journal))
 	}
 	note(c.Record, in, o, Record{Time: start, Took: now(c.Now).Sub(start), Asker: node, Origin: Origin{from, listener, transport}})

@@ -73,16 +73,26 @@ func (e *Egress) Handle(ctx context.Context, from netip.AddrPort, listener, tran
 	if err != nil {
 		return malformed(req, dns.RcodeFormatError)
 	}
-	node, gateway := e.Gateway(from.Addr())
-	if !gateway && e.Node != nil {
-		node, _ = e.Node(from.Addr())
-	}
+	node, gateway := e.who(from.Addr())
 	o := e.answer(ctx, in, node, gateway, p)
 	if node != "" {
 		o = signed(o, e.Name, journal(e.Journal))
 	}
 	note(e.Record, in, o, Record{Time: start, Took: now(e.Now).Sub(start), Asker: node, Origin: Origin{from, listener, transport}, Route: p.route, Hops: p.facts})
 	return in.pack(o)
+}
+
+// who returns the name of the node that asks, "" for strangers.
+func (e *Egress) who(from netip.Addr) (node string, gateway bool) {
+	if name, ok := e.Gateway(from); ok {
+		return name, true
+	}
+	if e.Node != nil {
+		if name, ok := e.Node(from); ok {
+			return name, false
+		}
+	}
+	return "", false
 }
 
 // Wait waits for the answers of connectors that are still to be learnt from.
