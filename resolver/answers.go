@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 	"time"
@@ -81,11 +82,11 @@ func (a *asking) instead(o *outcome, four, six []netip.Addr) {
 
 // override answers what the policy says itself. Where it gives a CNAME, the
 // target is resolved, and not judged again.
-func (a *asking) override() *outcome {
+func (a *asking) override(ctx context.Context) *outcome {
 	then := &a.decision.Then
 	o := (&outcome{action: Overridden}).explained(a.code(edeForged), a.why(""))
 	if then.CNAME != "" {
-		return a.alias(o, then.CNAME)
+		return a.alias(ctx, o, then.CNAME)
 	}
 	a.instead(o, then.A, then.AAAA)
 	if bad, ok := a.forbidden(o.answer); ok {
@@ -95,7 +96,7 @@ func (a *asking) override() *outcome {
 }
 
 // alias answers with a CNAME and what its target has of the asked type.
-func (a *asking) alias(o *outcome, target string) *outcome {
+func (a *asking) alias(ctx context.Context, o *outcome, target string) *outcome {
 	h := a.header(a.ttl(steeredTTL))
 	h.Rrtype = dns.TypeCNAME
 	cname := &dns.CNAME{Hdr: h, Target: target + "."}
@@ -105,7 +106,7 @@ func (a *asking) alias(o *outcome, target string) *outcome {
 	}
 	q := a.Question
 	q.Name = target
-	m, err := a.g.Upstream(a.ctx, q.message())
+	m, err := a.g.Upstream(ctx, q.message())
 	if err != nil {
 		return a.failed(edeNoAnswer, "upstream does not answer for "+target)
 	}
@@ -122,7 +123,7 @@ func (a *asking) alias(o *outcome, target string) *outcome {
 // of which ever go upstream. The address has a name for those only who would
 // be steered for it: who looks through the pool shall not learn where
 // colleagues go.
-func (a *asking) pointer(addr netip.Addr, name string, leased bool) *outcome {
+func (a *asking) pointer(ctx context.Context, addr netip.Addr, name string, leased bool) *outcome {
 	hidden := &outcome{action: Local, rcode: dns.RcodeNameError, ns: []dns.RR{a.soa()}}
 	if !leased || !a.way {
 		return hidden
@@ -131,7 +132,7 @@ func (a *asking) pointer(addr netip.Addr, name string, leased bool) *outcome {
 	if addr.Is6() {
 		q.Type = dns.TypeAAAA
 	}
-	a.judge(q)
+	a.judge(ctx, q)
 	if a.decision.Then.Action != policy.Steer {
 		return hidden
 	}

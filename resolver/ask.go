@@ -81,7 +81,7 @@ func exchange(ctx context.Context, dial Dial, addr netip.AddrPort, m *dns.Msg) (
 	}
 }
 
-type transport = func(ctx context.Context, c net.Conn, m *dns.Msg, wire []byte) (*dns.Msg, error)
+type transport = func(c net.Conn, m *dns.Msg, wire []byte) (*dns.Msg, error)
 
 func over(ctx context.Context, dial Dial, network string, addr netip.AddrPort, m *dns.Msg, wire []byte, t transport) (*dns.Msg, error) {
 	conn, err := dial(ctx, network, addr)
@@ -91,13 +91,13 @@ func over(ctx context.Context, dial Dial, network string, addr netip.AddrPort, m
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	return t(ctx, conn, m, wire)
+	return t(conn, m, wire)
 }
 
 // overUDP sends the question, again and again, and waits for the answer. All
 // of it has one id and one port: a late answer to the first is welcome, and
 // nobody but the node can speak on a link.
-func overUDP(_ context.Context, c net.Conn, m *dns.Msg, wire []byte) (*dns.Msg, error) {
+func overUDP(c net.Conn, m *dns.Msg, wire []byte) (*dns.Msg, error) {
 	start := time.Now()
 	buf := make([]byte, 8192)
 	for i := range tries {
@@ -132,7 +132,7 @@ func await(c net.Conn, buf []byte, m *dns.Msg) (*dns.Msg, error) {
 	}
 }
 
-func overTCP(_ context.Context, c net.Conn, m *dns.Msg, wire []byte) (*dns.Msg, error) {
+func overTCP(c net.Conn, m *dns.Msg, wire []byte) (*dns.Msg, error) {
 	b := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(wire)), uint16(len(wire)))
 	if _, err := c.Write(append(b, wire...)); err != nil {
 		return nil, err

@@ -50,7 +50,6 @@ type Gateway struct {
 type asking struct {
 	*inbound
 	g     *Gateway
-	ctx   context.Context
 	asker policy.Asker
 	way   bool
 	now   time.Time
@@ -68,9 +67,9 @@ func (g *Gateway) Handle(ctx context.Context, from netip.AddrPort, listener, tra
 	if in == nil {
 		return resp
 	}
-	a := &asking{inbound: in, g: g, ctx: ctx, now: now(g.Now)}
+	a := &asking{inbound: in, g: g, now: now(g.Now)}
 	a.asker, a.way = g.Identify(from, listener)
-	o := a.answer(from.Addr())
+	o := a.answer(ctx, from.Addr())
 	if g.Record != nil {
 		a.record(o, Origin{from, listener, transport})
 	}
@@ -84,7 +83,7 @@ func now(f func() time.Time) time.Time {
 	return time.Now()
 }
 
-func (a *asking) answer(from netip.Addr) *outcome {
+func (a *asking) answer(ctx context.Context, from netip.Addr) *outcome {
 	if a.Class == dns.ClassCHAOS && a.Name == nodeName && a.g.Node != nil {
 		if _, ok := a.g.Node(from); ok {
 			return NodeInfo{a.g.Name, "gateway", journal(a.g.Journal), a.g.Version}.outcome(a.inbound)
@@ -102,11 +101,11 @@ func (a *asking) answer(from netip.Addr) *outcome {
 	}
 	if addr, ok := reverse(a.Name); ok && a.g.PTR != nil {
 		if name, pool, leased := a.g.PTR(addr); pool {
-			return a.pointer(addr, name, leased)
+			return a.pointer(ctx, addr, name, leased)
 		}
 	}
-	a.judge(a.Question)
-	return a.act()
+	a.judge(ctx, a.Question)
+	return a.act(ctx)
 }
 
 func journal(f func() uint64) uint64 {
@@ -128,14 +127,14 @@ func meta(t uint16) bool {
 }
 
 // judge decides what to do with a question, by the answer if it takes that.
-func (a *asking) judge(q Question) {
+func (a *asking) judge(ctx context.Context, q Question) {
 	query := policy.Query{Name: q.Name, Type: q.Type, Asker: a.asker, Now: a.now}
 	a.policy = a.g.Policy()
 	a.decision = a.policy.Decide(&query)
 	if !a.decision.NeedAnswer {
 		return
 	}
-	a.hops = a.facts(q)
+	a.hops = a.facts(ctx, q)
 	query.Answered, query.Answer = true, a.hops
 	a.decision = a.policy.Decide(&query)
 }
@@ -143,10 +142,10 @@ func (a *asking) judge(q Question) {
 // facts asks upstream for what the policy has to know. The addresses of other
 // types than A and AAAA are those of both. If upstream does not answer, there
 // are no facts, which match nothing.
-func (a *asking) facts(q Question) Facts {
+func (a *asking) facts(ctx context.Context, q Question) Facts {
 	hops := Facts{{Name: q.Name}}
 	if q.Type != dns.TypeANY {
-		if a.upstream, a.failure = a.g.Upstream(a.ctx, q.message()); a.failure == nil {
+		if a.upstream, a.failure = a.g.Upstream(ctx, q.message()); a.failure == nil {
 			hops = chain(q.Name, a.upstream.Answer)
 		}
 	}
@@ -155,7 +154,7 @@ func (a *asking) facts(q Question) Facts {
 	}
 	for _, t := range [...]uint16{dns.TypeA, dns.TypeAAAA} {
 		q := Question{Name: q.Name, Type: t, Class: q.Class, CD: q.CD}
-		if m, err := a.g.Upstream(a.ctx, q.message()); err == nil {
+		if m, err := a.g.Upstream(ctx, q.message()); err == nil {
 			hops = merged(hops, chain(q.Name, m.Answer))
 		}
 	}
@@ -163,7 +162,7 @@ func (a *asking) facts(q Question) Facts {
 }
 
 // act does what was decided.
-func (a *asking) act() *outcome {
+func (a *asking) act(ctx context.Context) *outcome {
 	then := &a.decision.Then
 	switch {
 	case then.Action == policy.Block:
@@ -171,11 +170,11 @@ func (a *asking) act() *outcome {
 	case a.Type == dns.TypeANY:
 		return a.any()
 	case then.Action == policy.Allow:
-		return a.forward(Allowed)
+		return a.forward(ctx, Allowed)
 	case then.Action == policy.Override:
-		return a.override()
+		return a.override(ctx)
 	case then.Action == policy.Steer:
-		return a.steer()
+		return a.steer(ctx)
 	}
 	return a.block()
 }
@@ -188,9 +187,9 @@ func (a *asking) any() *outcome {
 }
 
 // forward answers as upstream does.
-func (a *asking) forward(as Action) *outcome {
+func (a *asking) forward(ctx context.Context, as Action) *outcome {
 	if a.upstream == nil && a.failure == nil {
-		a.upstream, a.failure = a.g.Upstream(a.ctx, a.message())
+		a.upstream, a.failure = a.g.Upstream(ctx, a.message())
 	}
 	if a.failure != nil {
 		return a.failed(edeNoAnswer, "upstream does not answer")

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,15 +12,15 @@ import (
 )
 
 // steer answers a name whose traffic goes through the fleet.
-func (a *asking) steer() *outcome {
+func (a *asking) steer(ctx context.Context) *outcome {
 	then := &a.decision.Then
 	if !a.way {
 		const missing = "no_way: no way to send: ask over WireGuard or from a network that routes the pool"
-		return a.instance(then.NoWay, NoWay, edeDenied, missing)
+		return a.unsteered(ctx, then.NoWay, NoWay, edeDenied, missing)
 	}
-	r, err := a.g.Ask(a.ctx, then.Route, a.Question, a.hops)
+	r, err := a.g.Ask(ctx, then.Route, a.Question, a.hops)
 	if down, code, text := isDown(r, err); down {
-		return a.instance(then.WhenDown, Down, code, "steered by "+then.Route+": "+text)
+		return a.unsteered(ctx, then.WhenDown, Down, code, "steered by "+then.Route+": "+text)
 	}
 	o := a.mirrored(r)
 	o.record.Route = then.Route
@@ -42,13 +43,13 @@ func isDown(r *NodeReply, err error) (down bool, code uint16, text string) {
 	return ok && (code == edeLinkDown || code == edeNoAnswer), code, text
 }
 
-// instance answers a steered name that cannot be steered, as its policy wants
+// unsteered answers a steered name that cannot be steered, as its policy wants
 // it.
-func (a *asking) instance(f policy.Fallback, as Action, code uint16, why string) *outcome {
+func (a *asking) unsteered(ctx context.Context, f policy.Fallback, as Action, code uint16, why string) *outcome {
 	o := (&outcome{action: as, rcode: dns.RcodeRefused}).explained(code, a.why(why))
 	switch f {
 	case policy.FallDirect:
-		o = a.forward(as)
+		o = a.forward(ctx, as)
 	case policy.FallServfail:
 		o.rcode = dns.RcodeServerFailure
 	}
