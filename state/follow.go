@@ -101,6 +101,7 @@ type follower struct {
 	prefix string
 	wait   *backoff
 
+	listed int64     // the revision of the last listing
 	rested time.Time // when Apply may be called again
 
 	told   bool // Health has been told
@@ -212,7 +213,10 @@ func (f *follower) copy(ctx context.Context, client *clientv3.Client, silence *t
 	}
 	f.apply(rows)
 	var due <-chan time.Time // when rows that have changed are applied, if not at once
-	changes := client.Watch(ctx, f.prefix, watchFrom(at)...)
+	// etcd gives no sign of life to a watch that begins in the future, so this
+	// one begins with the last revision of the listing and hears it once more.
+	f.listed = at.Revision
+	changes := client.Watch(ctx, f.prefix, watchFrom(f.listed)...)
 	for {
 		select {
 		case resp, open := <-changes:
@@ -257,9 +261,13 @@ func (f *follower) apply(rows map[device.ID]DirectoryRow) {
 	f.rested = end.Add(min(max(f.timing.gap, 4*end.Sub(begin)), maxRest))
 }
 
-// change follows the events, and reports whether there were any.
-func (f *follower) change(rows map[device.ID]DirectoryRow, events []*clientv3.Event) bool {
+// change follows the events, and reports whether there was any news in them.
+func (f *follower) change(rows map[device.ID]DirectoryRow, events []*clientv3.Event) (news bool) {
 	for _, ev := range events {
+		if ev.Kv.ModRevision <= f.listed {
+			continue
+		}
+		news = true
 		if id, err := lastPart(ev.Kv.Key, f.prefix); err == nil {
 			delete(rows, id)
 		}
@@ -267,7 +275,7 @@ func (f *follower) change(rows map[device.ID]DirectoryRow, events []*clientv3.Ev
 			f.put(rows, ev.Kv)
 		}
 	}
-	return len(events) > 0
+	return news
 }
 
 // put reads a row. One that cannot be read, or lies outside, is as good as none.

@@ -185,7 +185,7 @@ func follow(ctx context.Context, c *clientv3.Client, prefix string, begin func([
 	begin(kvs)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for resp := range c.Watch(ctx, prefix, watchFrom(at)...) {
+	for resp := range c.Watch(ctx, prefix, watchFrom(at.Revision+1)...) {
 		if err := stillThere(&resp, at); err != nil {
 			return err
 		}
@@ -200,10 +200,10 @@ func follow(ctx context.Context, c *clientv3.Client, prefix string, begin func([
 	return errors.New("the watch ended")
 }
 
-// watchFrom returns the options of a watch that goes on after a listing.
-func watchFrom(at *pb.ResponseHeader) []clientv3.OpOption {
+// watchFrom returns the options of a watch that begins with a revision.
+func watchFrom(revision int64) []clientv3.OpOption {
 	return []clientv3.OpOption{
-		clientv3.WithPrefix(), clientv3.WithRev(at.Revision + 1),
+		clientv3.WithPrefix(), clientv3.WithRev(revision),
 		clientv3.WithCreatedNotify(), clientv3.WithProgressNotify(),
 	}
 }
