@@ -29,7 +29,7 @@ func (c *compiler) readAll(n *yamlpos.Node) cond {
 		all.kids = append(all.kids, c.readCondition(key, m.Node(key)))
 	}
 	if n.Kind == yamlpos.Mapping && len(m.Keys()) == 0 {
-		n.Errorf("leave it out to match always", "no condition given")
+		n.Errorf("an if that matches always is left out", "no condition given")
 	}
 	return all.tidy()
 }

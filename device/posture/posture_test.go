@@ -145,6 +145,7 @@ func TestProfileMistakes(t *testing.T) {
 		"{max_age: 5m, checks: [apps: {in: []}]}":                                   `in: nothing listed`,
 		"{max_age: 5m, checks: [disk_encryption: {volumes: [/], except: [/boot]}]}": `except goes with volumes: all`,
 		"{max_age: 5m, checks: [.x: on]}":                                           `".x" is no field of a report`,
+		"{max_age: 5m, checks: [{}]}":                                               `no check given`,
 		"{max_age: 5m, chekcs: [v: on]}":                                            `did you mean "checks"?`,
 		"{max_age: 5m, checks: [v: [on]]}":                                          `v: want a single value, got a list`,
 	} {

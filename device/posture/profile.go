@@ -62,10 +62,11 @@ func ReadProfile(m *yamlpos.Map) *Profile {
 	m.Require("max_age", "checks")
 	n := m.Node("checks")
 	if n != nil {
-		for _, item := range n.Items() {
+		items := n.Items()
+		for _, item := range items {
 			p.checks = append(p.checks, readChecks(item.AsMap())...)
 		}
-		if len(p.checks) == 0 && n.Kind == yamlpos.List {
+		if len(items) == 0 && n.Kind == yamlpos.List {
 			n.Errorf("", "none given")
 		}
 	}
@@ -75,6 +76,9 @@ func ReadProfile(m *yamlpos.Map) *Profile {
 
 func readChecks(m *yamlpos.Map) []check {
 	var out []check
+	if len(m.Keys()) == 0 {
+		m.Errorf("", "no check given")
+	}
 	for _, field := range m.Keys() {
 		if strings.Trim(field, ".") != field || field == "" {
 			m.KeyErrorf(field, "", "%q is no field of a report", field)

@@ -1,0 +1,283 @@
+package policy_test
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/starferry/starferry/internal/yamlpos"
+	"github.com/starferry/starferry/policy"
+)
+
+// TestGolden compares all that is said of broken files with what stands in
+// testdata: each *.yaml with the *.txt beside it.
+func TestGolden(t *testing.T) {
+	dir, err := os.ReadDir("testdata/mistakes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range dir {
+		name, ok := strings.CutSuffix(e.Name(), ".yaml")
+		if !ok {
+			continue
+		}
+		src, err := os.ReadFile("testdata/mistakes/" + e.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = policy.Parse(e.Name(), src, open)
+		if err == nil {
+			t.Errorf("%s: no mistake found", e.Name())
+			continue
+		}
+		golden := "testdata/mistakes/" + name + ".txt"
+		if os.Getenv("UPDATE") != "" {
+			if err := os.WriteFile(golden, []byte(err.Error()+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, rerr := os.ReadFile(golden)
+		if rerr != nil || err.Error()+"\n" != string(want) {
+			t.Errorf("%s:\n%v\nwant (%v)\n%s", e.Name(), err, rerr, want)
+		}
+	}
+}
+
+// mistakes are one-line files and a part of what is said of each.
+var mistakes = map[string]string{
+	`polices: []`: `p:1:1: unknown key "polices"
+    polices: []
+    ^ did you mean "policies"?`,
+	`policies: [{then: allow}]`:                                                           `key "name" is missing`,
+	`policies: [{name: a}]`:                                                               `key "then" is missing`,
+	`policies: [{name: a, then: allow, fi: {}}]`:                                          `unknown key "fi"`,
+	`policies: [{name: "a b", then: allow}]`:                                              `name: "a b" is no name`,
+	`policies: [{name: a, then: alow}]`:                                                   `did you mean "allow"?`,
+	`policies: [{name: a, then: steer}]`:                                                  `steer needs a route`,
+	`policies: [{name: a, then: {}}]`:                                                     `no action given`,
+	`policies: [{name: a, then: {blok: drop}}]`:                                           `did you mean "block"?`,
+	`policies: [{name: a, then: {block: nxdomian}}]`:                                      `did you mean "nxdomain"?`,
+	`policies: [{name: a, then: {block: drop, steer: r}}]`:                                `block and steer in one`,
+	`policies: [{name: a, then: {block: drop, ports: [tcp/1]}}]`:                          `p:1:42: ports goes with steer only`,
+	`policies: [{name: a, then: {steer: r, ports: [tcp]}}]`:                               `"tcp" is no port`,
+	`policies: [{name: a, then: {steer: r, ports: [tcp/0]}}]`:                             `"tcp/0" is no port`,
+	`policies: [{name: a, then: {steer: r, ports: [tcp/9-1]}}]`:                           `"tcp/9-1" is no port`,
+	`policies: [{name: a, then: {steer: r, ports: [sctp/9]}}]`:                            `"sctp/9" is no port`,
+	`policies: [{name: a, then: {steer: r, ports: [tcp/65536]}}]`:                         `"tcp/65536" is no port`,
+	`policies: [{name: a, then: {steer: r, ports: []}}]`:                                  `ports: an empty list`,
+	`policies: [{name: a, then: {steer: r, ttl: 30}}]`:                                    `ttl: "30" is no time span`,
+	`policies: [{name: a, then: {steer: r, ttl: 1500ms}}]`:                                `want whole seconds`,
+	`policies: [{name: a, then: {steer: r, when_down: dirct}}]`:                           `did you mean "direct"?`,
+	`policies: [{name: a, then: {steer: r, no_way: servfail}}]`:                           `"servfail" is none of block, direct`,
+	`policies: [{name: a, then: {steer: r, ede: 15}}]`:                                    `ede goes with block only`,
+	`policies: [{name: a, then: {block: drop, ede: 18}}]`:                                 `"18" is none of 15 (blocked)`,
+	`policies: [{name: a, then: {block: drop, reason: x}, reason: y}]`:                    `reason stands beside then too`,
+	`policies: [{name: a, then: {block: {address: [x]}}}]`:                                `address: "x" is no address`,
+	`policies: [{name: a, then: {block: {}}}]`:                                            `want a form or {address: [...]}`,
+	`policies: [{name: a, then: {override: {a: "::1"}}}]`:                                 `a: "::1" is no IPv4 address`,
+	`policies: [{name: a, then: {override: {aaaa: 1.2.3.4}}}]`:                            `aaaa: "1.2.3.4" is no IPv6 address`,
+	`policies: [{name: a, then: {override: {cname: "a b"}}}]`:                             `"a b" is no name`,
+	`policies: [{name: a, then: {override: {cname: x.y, a: 1.2.3.4}}}]`:                   `a cname stands alone`,
+	`policies: [{name: a, then: {override: {ttl: 1s}}}]`:                                  `want a, aaaa or cname`,
+	`policies: [{name: a, then: allow, deny: {block: drop}}]`:                             `deny goes with require`,
+	`policies: [{name: a, if: {}, then: allow}]`:                                          `no condition given`,
+	`policies: [{name: a, if: , then: allow}]`:                                            `if: want a mapping, got nothing`,
+	`policies: [{name: a, if: {any: []}, then: allow}]`:                                   `any: an empty list`,
+	`policies: [{name: a, if: {nmae: x}, then: allow}]`:                                   `did you mean "name"?`,
+	`policies: [{name: a, if: {name: {exact: "*.x"}}, then: allow}]`:                      `wildcards go under pattern:`,
+	`policies: [{name: a, if: {name: {suffix: "*.x.y"}}, then: allow}]`:                   `a suffix is written as the name itself: x.y`,
+	`policies: [{name: a, if: {name: {pattern: x.y}}, then: allow}]`:                      `a pattern begins with *. (one label)`,
+	`policies: [{name: a, if: {name: "a.*.b"}, then: allow}]`:                             `a wildcard can only stand in front`,
+	`policies: [{name: a, if: {name: "a..b"}, then: allow}]`:                              `an empty label`,
+	`policies: [{name: a, if: {name: *.x.y}, then: allow}]`:                               `needs quotes: "*.example.com"`,
+	`policies: [{name: a, if: {name: {list: chian}}, then: allow}]`:                       `unknown list "chian"`,
+	`policies: [{name: a, if: {answer: {country: CN}}, then: allow}]`:                     `no country database is given`,
+	`policies: [{name: a, if: {answer: {country: CHN}}, then: allow}]`:                    `"CHN" is no country`,
+	`policies: [{name: a, if: {answer: {network: 10.0.0.1/8}}, then: allow}]`:             `the network is 10.0.0.0/8`,
+	`policies: [{name: a, if: {answer: {network: 10.0.0/8}}, then: allow}]`:               `"10.0.0/8" is no network`,
+	`policies: [{name: a, if: {answer: {network: nets}}, then: allow}]`:                   `unknown list "nets"`,
+	`policies: [{name: a, if: {answer: {}}, then: allow}]`:                                `want country or network`,
+	`policies: [{name: a, if: {answer: {country: CN, network: 1.0.0.0/8}}, then: allow}]`: `country and network in one`,
+	`policies: [{name: a, if: {identity: hard}, then: allow}]`:                            `"hard" is none of none, weak, medium, strong`,
+	`policies: [{name: a, if: {kind: wiregard}, then: allow}]`:                            `did you mean "wireguard"?`,
+	`policies: [{name: a, if: {posture: {x: passed}}, then: allow}]`:                      `unknown posture "x"`,
+	`policies: [{name: a, if: {type: [A, QUAD]}, then: allow}]`:                           `"QUAD" is no DNS type`,
+	`policies: [{name: a, require: {}, then: allow}]`:                                     `require: nothing demanded`,
+	`policies: [{name: a, require: {posture: x}, then: allow}]`:                           `unknown posture "x"`,
+	`policies: [{name: a, require: {group: x}, then: allow}]`:                             `did you mean "groups"?`,
+	`policies: [{name: a, then: allow}, {name: a, then: block}]`:                          `policy "a" is given twice`,
+	`default: steer`:                                                 `"steer" is none of allow, block`,
+	`geoip: {}`:                                                      `key "country" is missing`,
+	`geoip: {country: none.mmdb}`:                                    `open none.mmdb`,
+	`geoip: {country: china.conf}`:                                   `p:1:18: country: opening country database`,
+	`lists: {x: {file: none, format: plain}}`:                        `p:1:19: open none: file does not exist`,
+	`lists: {x: {file: china.conf}}`:                                 `key "format" is missing`,
+	`lists: {x: {file: china.conf, format: dnsmsaq}}`:                `did you mean "dnsmasq"?`,
+	`lists: {x: {file: notfound.html, format: plain}}`:               `no entry in it`,
+	`lists: {x: {file: china.conf, format: dnsmasq, min_labels: 0}}`: `"0" is no whole number`,
+	`postures: {x: {checks: [firewall: on]}}`:                        `key "max_age" is missing`,
+	`tests: [{ask: x.y}]`:                                            `key "want" is missing`,
+	`tests: [{ask: x.y, want: alow}]`:                                `did you mean "allow"?`,
+	`tests: [{ask: x.y, want: {stear: r}}]`:                          `did you mean "steer"?`,
+	`tests: [{ask: x.y, want: allow, posture: bad}]`:                 `"bad" is none of passing, failing, unknown`,
+}
+
+func TestMistakes(t *testing.T) {
+	for src, want := range mistakes {
+		_, err := policy.Parse("p", []byte(src+"\n"), open)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s\n%v\nwant %s", src, err, want)
+			continue
+		}
+		var e *yamlpos.Error
+		if !errors.As(err, &e) || e.Pos.Line == 0 {
+			t.Errorf("%s: no place in %v", src, err)
+		}
+	}
+}
+
+func TestListsOfTheOtherKind(t *testing.T) {
+	for cond, want := range map[string]string{
+		`{name: {list: china-networks}}`: `list "china-networks" holds networks, not names`,
+		`{answer: {network: phishing}}`:  `list "phishing" holds names, not networks`,
+		`{network: china-networks}`:      `"china-networks" is no network`,
+		`{name: {list: china-site}}`:     `did you mean "china-sites"?`,
+		`{posture: {latop: passed}}`:     `did you mean "laptop"?`,
+		`{posture: {laptop: passing}}`:   `"passing" is none of passed, failed, unknown`,
+	} {
+		_, err := policy.Parse("p", []byte(head+"policies: [{name: a, if: "+cond+", then: allow}]\n"), open)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", cond, err, want)
+		}
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	p := parse(t, `
+lists:
+  wide:   {file: tlds.txt, format: plain}
+  meant:  {file: tlds.txt, format: plain, except: [cn]}
+  broken: {file: broken.txt, format: plain}
+  empty:  {file: empty.txt, format: plain}
+  bogus:  {file: bogus.conf, format: dnsmasq}
+postures: {idle: {max_age: 1m, checks: [firewall: on]}}
+policies:
+  - {name: a, if: {any: [name: {list: [wide, meant, broken, empty]}, answer: {network: bogus}]}, then: block}
+  - {name: b, then: allow}
+  - {name: c, if: {group: staff}, then: allow}
+`)
+	var got []string
+	for _, w := range p.Warnings() {
+		got = append(got, w)
+	}
+	want := []string{
+		"policy.yaml:3:3: list wide: entries as wide as",
+		"policy.yaml:5:3: list broken: entries that cannot be",
+		"policy.yaml:8:18: posture idle is used nowhere",
+		"policy.yaml:12:5: policy c is never looked at:",
+	}
+	for i := range want {
+		if i >= len(got) || !strings.HasPrefix(got[i], want[i]) {
+			t.Errorf("warnings:\n%s\nwant\n%s", strings.Join(p.Warnings(), "\n"), strings.Join(want, "\n"))
+			break
+		}
+	}
+	if l := p.Lists(); len(l) != 5 || l[0].Name != "wide" || l[0].Entries != 2 || l[2].Bad != 1 || l[4].Entries != 1 {
+		t.Errorf("lists: %+v", l)
+	}
+}
+
+func TestWhatThePolicyNames(t *testing.T) {
+	p := parse(t, company)
+	names := func(refs []policy.Ref) (out []string) {
+		for _, r := range refs {
+			out = append(out, r.Name+" "+r.Pos.String())
+		}
+		return out
+	}
+	if got := names(p.Routes()); !slices.Equal(got, []string{"hong-kong policy.yaml:22:19"}) {
+		t.Errorf("routes: %q", got)
+	}
+	if got := names(p.Groups()); !slices.Equal(got, []string{"staff policy.yaml:21:24", "guests policy.yaml:24:17"}) {
+		t.Errorf("groups: %q", got)
+	}
+	if got := p.Profiles(); len(got) != 1 || got[0].Name != "laptop" || got[0].MaxAge != 15*time.Minute {
+		t.Errorf("profiles: %+v", got)
+	}
+	if len(p.Rules()) != 4 || p.Rules()[1].Name != "china-origins" {
+		t.Errorf("rules: %+v", p.Rules())
+	}
+}
+
+// The version moves with any of the sources.
+func TestVersion(t *testing.T) {
+	a, b := parse(t, company).Version(), parse(t, company).Version()
+	c := parse(t, company+"\n").Version()
+	old := files["phishing.txt"]
+	files["phishing.txt"] = old + "more.example\n"
+	d := parse(t, company).Version()
+	files["phishing.txt"] = old
+	if a != b || a == c || a == d || len(a) != 16 {
+		t.Errorf("versions %s %s %s %s", a, b, c, d)
+	}
+}
+
+func TestThen(t *testing.T) {
+	p := parse(t, `
+policies:
+  - {name: a, then: block}
+  - {name: b, then: {block: zero-ip}}
+  - {name: c, then: {block: {address: [192.0.2.1, "2001:db8::1"]}, reason: Walled}}
+  - {name: d, then: {block: nxdomain, ede: censored}, reason: By order}
+  - {name: e, then: {override: {cname: Portal.Example., ttl: 5m}}}
+  - {name: f, then: {steer: r, when_down: servfail, no_way: direct, ttl: 10s}}
+  - {name: g, then: {override: {a: 10.0.0.1}}}
+  - {name: h, then: allow, require: {groups: g}, deny: {block: {address: 192.0.2.9}, reason: Ask}}
+`)
+	r := p.Rules()
+	for i, want := range []uint16{15, 4, 4, 16, 4, 4, 4, 0} {
+		if r[i].Then.EDE != want {
+			t.Errorf("%s: EDE %d, want %d", r[i].Name, r[i].Then.EDE, want)
+		}
+	}
+	if c := r[2].Then; len(c.A) != 1 || len(c.AAAA) != 1 || c.Reason != "Walled" || c.Block != policy.Address {
+		t.Errorf("c: %+v", c)
+	}
+	if e := r[4].Then; e.CNAME != "portal.example" || e.TTL != 5*time.Minute {
+		t.Errorf("e: %+v", e)
+	}
+	if f := r[5].Then; f.WhenDown != policy.FallServfail || f.NoWay != policy.FallDirect || f.TTL != 10*time.Second || f.Ports != nil {
+		t.Errorf("f: %+v", f)
+	}
+	if g := r[6].Then; g.TTL != time.Minute {
+		t.Errorf("g: %+v", g)
+	}
+	p = parse(t, "policies: [{name: h, then: allow, require: {groups: g}, deny: {block: {address: 192.0.2.9}, reason: Ask}}]\n")
+	d := p.Decide(question{ask: "x", by: "bob"}.query())
+	if d.Then.EDE != 18 || d.Then.Block != policy.Address || len(d.Then.A) != 1 || d.Text() != "policy h: not in group g: Ask" {
+		t.Errorf("denial: %+v %q", d, d.Text())
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(company)
+	f.Add(head + china)
+	f.Add(fifty())
+	for src := range mistakes {
+		f.Add(src)
+	}
+	q := question{ask: "www.taobao.com", by: "alice staff passing", answer: "www.taobao.com cdn.example 203.0.113.9"}.query()
+	f.Fuzz(func(t *testing.T, src string) {
+		p, err := policy.Parse("f", []byte(src), open)
+		if err != nil {
+			_ = err.Error()
+			return
+		}
+		d, trace := p.Explain(q)
+		_, _ = d.Text(), trace.String()
+		p.CouldSteer(q.Name, nil, "hong-kong", noon)
+	})
+}
