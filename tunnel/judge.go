@@ -131,6 +131,9 @@ func (s *Switch) ask(b *batch, first *First) step {
 	}
 	s.mu.Unlock()
 	s.carryOut(&e)
+	if next == done && r.Outcome == Refuse {
+		s.drop(r.Why)
+	}
 	return next
 }
 
@@ -162,7 +165,6 @@ func (s *Switch) settle(k key, old *flow, first *First, r *Ruling, wakes uint64,
 		return s.insertWaiting(newShut(Waiting, k, first, r, time.Now(), s.clock()))
 	}
 	s.end(old, CloseDenied, e)
-	s.drop(r.Why)
 	return done
 }
 

@@ -75,13 +75,15 @@ type world struct {
 }
 
 type lease struct {
-	held    int
-	touched time.Time
+	count atomic.Int64
+	last  atomic.Int64
 }
 
-func (l *lease) Hold()             { l.held++ }
-func (l *lease) Release()          { l.held-- }
-func (l *lease) Touch(t time.Time) { l.touched = t }
+func (l *lease) Hold()              { l.count.Add(1) }
+func (l *lease) Release()           { l.count.Add(-1) }
+func (l *lease) Touch(t time.Time)  { l.last.Store(t.UnixNano()) }
+func (l *lease) held() int64        { return l.count.Load() }
+func (l *lease) touched() time.Time { return time.Unix(0, l.last.Load()) }
 
 func newWorld(t testing.TB, change func(*Config)) *world {
 	w := &world{t: t, denied: map[uint16]bool{22: true}, far: map[netip.Addr]netip.Addr{}, lease: new(lease)}
@@ -150,7 +152,11 @@ func (w *world) judge(f *First) Ruling {
 	case w.waiting:
 		return Ruling{Outcome: Wait, Stamps: stamp}
 	}
-	return Ruling{Outcome: Admit, Path: w.path(f), Stamps: stamp, Meta: meta}
+	path := w.path(f)
+	if to := w.far[path.Dst]; f.Reverse && to.IsValid() && to != f.Src.Addr() { // the label goes elsewhere now
+		return Ruling{Why: DropNoFlow}
+	}
+	return Ruling{Outcome: Admit, Path: path, Stamps: stamp, Meta: meta}
 }
 
 // path maps labels by the place in their pool, and offices to their overlay.

@@ -98,11 +98,11 @@ type Problem uint8
 
 // The problems.
 const (
-	Prohibited      Problem = iota // communication administratively prohibited
-	HostUnreachable                //
-	PortUnreachable                //
-	TimeExceeded                   // in transit
-	TooBig                         // packet too big; fragmentation needed
+	Prohibited Problem = iota // communication administratively prohibited
+	HostUnreachable
+	PortUnreachable
+	TimeExceeded // in transit
+	TooBig       // packet too big; fragmentation needed
 )
 
 // codes gives type and code of each problem: RFC 792, RFC 1812 section 5.2.7.1, RFC 4443.

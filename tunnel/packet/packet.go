@@ -66,11 +66,11 @@ type Kind uint8
 
 // The kinds.
 const (
-	NotICMP     Kind = iota
-	EchoRequest      //
-	EchoReply        //
-	Error            // quotes the packet that it is about
-	Other            // redirects, neighbour discovery, timestamps …: never forwarded
+	NotICMP Kind = iota
+	EchoRequest
+	EchoReply
+	Error // quotes the packet that it is about
+	Other // redirects, neighbour discovery, timestamps …: never forwarded
 )
 
 // A Packet is what Decode found in the bytes B, which it shares.
