@@ -143,6 +143,3 @@ func (l *Lease) found() bool {
 	r := l.rested.Load()
 	return r == 0 || l.holds.Load() > 0 || l.use.Load() > r
 }
-
-// ends returns when the lease may be put to rest: so long after its last use.
-func (l *Lease) ends(keep time.Duration) int64 { return l.use.Load() + int64(keep) }

@@ -32,7 +32,7 @@ func (t *Table) sweep(p *pool, now time.Time) {
 	t.release(p, n)
 	for len(p.live) > 0 && p.live[0].due <= n {
 		l := p.live[0]
-		switch end := l.ends(t.cfg.Keep); {
+		switch end := t.end(l, t.cfg.Keep); {
 		case end > n:
 			l.due = end
 			heap.Fix(&p.live, 0)
@@ -46,6 +46,12 @@ func (t *Table) sweep(p *pool, now time.Time) {
 	t.press(p, n)
 }
 
+// end returns when a lease may be put to rest that is kept for so long after
+// its last use.
+func (t *Table) end(l *Lease, keep time.Duration) int64 {
+	return max(l.use.Load()+int64(keep), t.first+int64(min(idleKeep, t.cfg.Keep)))
+}
+
 // press puts leases to rest early that never carried a packet, if the pool is
 // under pressure. Looking for them costs a walk over the pool, so it is done
 // once a minute.
@@ -56,8 +62,7 @@ func (t *Table) press(p *pool, n int64) {
 	p.pressed = n
 	p.all(func(l *Lease) {
 		idle := l.rested.Load() == 0 && !l.carried.Load() && l.holds.Load() <= 0
-		// What it carried just before a restart may have been forgotten.
-		if idle && max(l.use.Load(), t.first)+int64(min(idleKeep, t.cfg.Keep)) <= n {
+		if idle && t.end(l, min(idleKeep, t.cfg.Keep)) <= n {
 			t.layToRest(p, l, n)
 		}
 	})
@@ -77,7 +82,7 @@ func (t *Table) recall(l *Lease) {
 	}
 	p := t.pool(l.v6)
 	l.rested.Store(0)
-	l.due = l.ends(t.cfg.Keep)
+	l.due = t.end(l, t.cfg.Keep)
 	heap.Push(&p.live, l)
 	p.atRest--
 }

@@ -67,9 +67,8 @@ func newID() uint64 { return 1 + rand.Uint64N(1<<64-1) } // 0 means that none is
 
 // revive makes a lease that was read ready for use.
 func (t *Table) revive(l *Lease) {
-	l.saved = savedTime{l.use.Load() + int64(slack), l.carried.Load()}
-	l.use.Store(l.saved.use)
-	l.due = l.ends(t.cfg.Keep)
+	l.saved = savedTime{l.use.Load(), l.carried.Load()}
+	l.due = t.end(l, t.cfg.Keep)
 	for _, n := range l.lore().nexts {
 		k := nextKey{n.node, n.Addr}
 		if old := t.nexts[k]; old != nil {

@@ -26,10 +26,9 @@
 // The table lies in one file to which records are appended. Allocations are
 // written and synced before [Table.Lease] returns, those of concurrent callers
 // together. The times of last use, the labels of next hops and the facts are
-// written by [Table.Run] twice a minute; on opening, a lease counts as used
-// until a minute after what is written. What a crash can lose besides is that a
-// lease has carried its first packet; so under pressure a lease can go two
-// hours after a restart although it carried a packet in the half minute before.
+// written by [Table.Run] twice a minute. So that what a crash took of them does
+// no harm, no lease is put to rest in the first two hours after a start: who
+// still uses it says so again in that time.
 //
 // The file is bound to the process by a lock on a file beside it. It carries a
 // random id for as long as it lives, by which neighbours notice that labels
@@ -58,9 +57,8 @@ const (
 	defaultBudget     = 1000
 
 	budgetWindow = time.Hour
-	idleKeep     = 2 * time.Hour // under pressure, of leases that never carried a packet
+	idleKeep     = 2 * time.Hour // under pressure, of leases that never carried a packet; and of all after a start
 	flushEvery   = 30 * time.Second
-	slack        = time.Minute // by which the written time of last use can be behind
 )
 
 // A Config says where a table lies and which addresses it gives out.

@@ -203,7 +203,7 @@ func (t *Table) write(more []byte) error {
 			continue
 		}
 		t.publish(l)
-		l.due = l.ends(t.cfg.Keep)
+		l.due = t.end(l, t.cfg.Keep)
 		heap.Push(&t.pool(l.v6).live, l)
 	}
 	return b.err
