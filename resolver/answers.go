@@ -110,7 +110,7 @@ func (a *asking) alias(ctx context.Context, o *outcome, target string) *outcome 
 	if err != nil {
 		return a.failed(edeNoAnswer, "upstream does not answer for "+target)
 	}
-	p := a.passed(Overridden, target, m)
+	p := a.passed(Overridden, chain(target, m.Answer), m)
 	if p.action == Failed {
 		return p
 	}

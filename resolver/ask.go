@@ -164,8 +164,8 @@ func isReply(m, r *dns.Msg) bool {
 	return a.Qtype == b.Qtype && a.Qclass == b.Qclass && strings.EqualFold(a.Name, b.Name)
 }
 
-// nodeName is what nodes ask each other to see whether the link works.
-const nodeName = "node.starferry"
+// NodeName, in class CH, is what nodes ask each other to see whether the link works.
+const NodeName = "node.starferry"
 
 // A NodeInfo is what a node says of itself.
 type NodeInfo struct {
@@ -188,7 +188,7 @@ func (n NodeInfo) outcome(in *inbound) *outcome {
 // both directions and that its DNS service does.
 func Probe(ctx context.Context, dial Dial, addr netip.AddrPort) (NodeInfo, error) {
 	var n NodeInfo
-	r, err := AskNode(ctx, dial, addr, Question{Name: nodeName, Type: dns.TypeTXT, Class: dns.ClassCHAOS}, "", nil)
+	r, err := AskNode(ctx, dial, addr, Question{Name: NodeName, Type: dns.TypeTXT, Class: dns.ClassCHAOS}, "", nil)
 	if err != nil {
 		return n, err
 	}

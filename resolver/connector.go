@@ -56,7 +56,7 @@ func (c *Connector) Handle(ctx context.Context, from netip.AddrPort, listener, t
 
 func (c *Connector) answer(ctx context.Context, in *inbound) *outcome {
 	switch {
-	case in.Class == dns.ClassCHAOS && in.Name == nodeName:
+	case in.Class == dns.ClassCHAOS && in.Name == NodeName:
 		return NodeInfo{c.Name, "connector", journal(c.Journal), c.Version}.outcome(in)
 	case in.Class != dns.ClassINET || meta(in.Type) || in.Type == dns.TypeANY:
 		return refused(c.Name + ": not a question for a connector")

@@ -124,7 +124,7 @@ func note(record func(*Record), in *inbound, o *outcome, r Record) {
 
 func (e *Egress) answer(ctx context.Context, in *inbound, node string, gateway bool, p private) *outcome {
 	switch {
-	case node != "" && in.Class == dns.ClassCHAOS && in.Name == nodeName:
+	case node != "" && in.Class == dns.ClassCHAOS && in.Name == NodeName:
 		return NodeInfo{e.Name, "egress", journal(e.Journal), e.Version}.outcome(in)
 	case !gateway:
 		return refused("not a gateway of this egress")

@@ -84,7 +84,7 @@ func now(f func() time.Time) time.Time {
 }
 
 func (a *asking) answer(ctx context.Context, from netip.Addr) *outcome {
-	if a.Class == dns.ClassCHAOS && a.Name == nodeName && a.g.Node != nil {
+	if a.Class == dns.ClassCHAOS && a.Name == NodeName && a.g.Node != nil {
 		if _, ok := a.g.Node(from); ok {
 			return NodeInfo{a.g.Name, "gateway", journal(a.g.Journal), a.g.Version}.outcome(a.inbound)
 		}
@@ -194,18 +194,22 @@ func (a *asking) forward(ctx context.Context, as Action) *outcome {
 	if a.failure != nil {
 		return a.failed(edeNoAnswer, "upstream does not answer")
 	}
-	return a.passed(as, a.Name, a.upstream)
+	hops := a.hops
+	if hops == nil {
+		hops = chain(a.Name, a.upstream.Answer)
+	}
+	return a.passed(as, hops, a.upstream)
 }
 
-// passed makes an outcome of upstream's answer for a name, unless that has
-// addresses which only the fleet may give.
-func (a *asking) passed(as Action, name string, m *dns.Msg) *outcome {
+// passed makes an outcome of upstream's answer, unless that has addresses
+// which only the fleet may give.
+func (a *asking) passed(as Action, hops Facts, m *dns.Msg) *outcome {
 	if bad, ok := a.forbidden(m.Answer, m.Extra); ok {
 		return a.failed(edeOther, "rebinding: the answer holds "+bad.String()+", an address of this network")
 	}
 	return &outcome{
 		action: as, rcode: m.Rcode, ad: m.AuthenticatedData,
-		answer: inChain(m.Answer, chain(name, m.Answer)), ns: m.Ns, extra: withoutOPT(m.Extra),
+		answer: inChain(m.Answer, hops), ns: m.Ns, extra: withoutOPT(m.Extra),
 	}
 }
 

@@ -170,6 +170,11 @@ func TestFactsOfAQuestion(t *testing.T) {
 			t.Errorf("%s was asked along with %s, want %s", tt.asks, got, tt.want)
 		}
 	}
+	f := newFleet(t)
+	q := Question{Name: "cdn-china.test", Type: dns.TypeA, Class: dns.ClassINET}
+	if got, want := fmt.Sprint(f.Facts(t.Context(), q)), "[{cdn-china.test []} {edge.cdn.test [203.0.113.77]}]"; got != want {
+		t.Errorf("explaining by %s, want %s", got, want)
+	}
 }
 
 func TestWhenTheChainFails(t *testing.T) {

@@ -336,6 +336,10 @@ dressed.test. 300 IN AAAA ::ffff:203.0.113.9
 		if len(z.options) > 0 {
 			t.Errorf("%s: options went out: %v", tt.what, z.options)
 		}
+		q := Question{Name: tt.name, Type: tt.qtype, Class: dns.ClassINET}
+		if err := c.Refresh(t.Context(), q); (err == nil) != (tt.leased != "") {
+			t.Errorf("%s, asked again: %v, want leased: %t", tt.what, err, tt.leased != "")
+		}
 	}
 }
 
