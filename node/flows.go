@@ -1,0 +1,44 @@
+package node
+
+import (
+	"sync/atomic"
+
+	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/state"
+	"github.com/starferry/starferry/steer"
+	"github.com/starferry/starferry/tunnel"
+)
+
+// stamp marks where a counter stands. It has to be taken before the facts are
+// read that the counter speaks for: a change in between is then seen as one.
+func stamp(c *atomic.Uint64) tunnel.Stamp { return tunnel.Stamp{Counter: c, Value: c.Load()} }
+
+// stamps marks what a decision depends on: the node's policy and links, and the
+// device as the directory has it.
+func stamps(moved *atomic.Uint64, e *state.Entry) [2]tunnel.Stamp {
+	return [2]tunnel.Stamp{stamp(moved), {Counter: e.Generation, Value: e.Stamp}}
+}
+
+// verdictText says in a few words why a flow was decided as it was.
+func verdictText(d policy.Decision) string {
+	switch {
+	case d.Denied != "":
+		return d.Denied
+	case d.Then.Reason != "":
+		return d.Then.Reason
+	case d.Then.Action == policy.Steer:
+		return "steered by " + d.Then.Route
+	default:
+		return "the policy does not steer this flow"
+	}
+}
+
+// keeps reports whether a flow that is judged again may go on where it goes: it
+// stays with the node that it began with, as long as that one's label is the same.
+func keeps(f *tunnel.First, lease *steer.Lease) bool {
+	if f.Path == nil || f.Meta == nil {
+		return false
+	}
+	n, ok := lease.Next(f.Meta.Far)
+	return ok && n.Addr == f.Path.NewDst
+}

@@ -1,0 +1,139 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver"
+	"github.com/starferry/starferry/steer"
+)
+
+const (
+	// labelAge is how long a label of the next hop is used without asking again.
+	labelAge = time.Hour
+	// refusedFor is how long a failed question for a label is not repeated by packets.
+	refusedFor = time.Second
+)
+
+// errNoLabel is returned when the next hop answers that there is nothing to reach.
+var errNoLabel = errors.New("the next hop has no address for the name")
+
+// labels is what the two steering roles, gateway and egress, share: their own
+// leases, and the labels of the next hop that stand behind them.
+//
+// A label of the next hop is trusted for an hour, and never over a restart of
+// this node: [labels.next] says whether one may be used, [labels.learn] asks
+// for it again.
+type labels struct {
+	table   *steer.Table
+	started time.Time
+	wake    func(label netip.Addr)
+	ask     func(ctx context.Context, node, route string, q resolver.Question, facts resolver.Facts) (*resolver.NodeReply, error)
+	worker  *worker
+
+	mu   sync.Mutex
+	busy map[pending]time.Time // when asking began, or the moment until which it is not repeated
+}
+
+type pending struct {
+	label netip.Addr
+	node  string
+}
+
+// next returns the label of the node behind a lease, if it may be used.
+func (l *labels) next(lease *steer.Lease, node string, now time.Time) (netip.Addr, bool) {
+	n, ok := lease.Next(node)
+	if !ok || !n.Addr.IsValid() || n.Asked.Before(l.started) || now.Sub(n.Asked) > labelAge {
+		return netip.Addr{}, false
+	}
+	return n.Addr, true
+}
+
+// fetch has the node asked for its label, once for all packets that wait for
+// it, and reports whether it is worth waiting: not if it just said no.
+func (l *labels) fetch(lease *steer.Lease, node, route string, now time.Time) bool {
+	p := pending{lease.Addr(), node}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if until, ok := l.busy[p]; ok && now.Before(until) {
+		return true
+	}
+	l.busy[p] = now.Add(errandTime)
+	taken := l.worker.try(func(ctx context.Context) { l.fetchNow(ctx, lease, node, route, p) })
+	if !taken {
+		delete(l.busy, p)
+	}
+	return taken
+}
+
+func (l *labels) fetchNow(ctx context.Context, lease *steer.Lease, node, route string, p pending) {
+	_, err := l.refresh(ctx, lease, node, route)
+	l.mu.Lock()
+	if err != nil {
+		l.busy[p] = time.Now().Add(refusedFor)
+	} else {
+		delete(l.busy, p)
+	}
+	l.mu.Unlock()
+	l.wake(lease.Addr())
+	if n, ok := lease.Next(node); ok {
+		l.wake(n.Addr)
+	}
+}
+
+// refresh asks the node for its label behind a lease and keeps it.
+func (l *labels) refresh(ctx context.Context, lease *steer.Lease, node, route string) (netip.Addr, error) {
+	q := resolver.Question{Name: lease.Name(), Type: dns.TypeA, Class: dns.ClassINET}
+	if lease.V6() {
+		q.Type = dns.TypeAAAA
+	}
+	r, err := l.ask(ctx, node, route, q, lease.Facts())
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return l.learn(lease, node, r)
+}
+
+// learn keeps what a node answered. A journal that is not the one known before
+// voids all labels learnt from that node: its addresses may serve other names.
+func (l *labels) learn(lease *steer.Lease, node string, r *resolver.NodeReply) (netip.Addr, error) {
+	if r.Msg.Rcode != dns.RcodeSuccess || len(r.Addrs) == 0 {
+		return netip.Addr{}, errNoLabel
+	}
+	if old, ok := lease.Next(node); ok && old.Journal != r.Journal {
+		l.table.Forget(node)
+	}
+	l.table.Learn(lease, node, steer.Next{Addr: r.Addrs[0], Journal: r.Journal, Asked: time.Now()})
+	return r.Addrs[0], nil
+}
+
+// lease gives a name its own label, with the facts by which it was judged.
+func (l *labels) lease(q resolver.Question, by string, facts resolver.Facts) (*steer.Lease, error) {
+	lease, err := l.table.Lease(q.Name, q.Type == dns.TypeAAAA, by, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if len(facts) > 0 {
+		l.table.SetFacts(lease, facts)
+	}
+	return lease, nil
+}
+
+// query is the question that a flow to a leased name puts to the policy:
+// as A or AAAA by family, with the facts of the DNS decision.
+func query(lease *steer.Lease, asker policy.Asker, service policy.Service, now time.Time) *policy.Query {
+	q := &policy.Query{Name: lease.Name(), Type: dns.TypeA, Asker: asker, Flow: &service, Answered: true, Answer: lease.Facts(), Now: now}
+	if lease.V6() {
+		q.Type = dns.TypeAAAA
+	}
+	if len(q.Answer) == 0 {
+		q.Answer = []policy.Hop{{Name: lease.Name()}}
+	}
+	return q
+}

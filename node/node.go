@@ -1,2 +1,0 @@
-// Package node is being written.
-package node

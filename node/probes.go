@@ -1,0 +1,73 @@
+package node
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/starferry/starferry/configs"
+	"github.com/starferry/starferry/internal/lifecycle"
+	"github.com/starferry/starferry/resolver"
+	"github.com/starferry/starferry/tunnel/link"
+)
+
+// probeEvery is how often the dialing side asks the far node's DNS: the probe
+// takes the way that questions take, so it says that they are answered, and
+// not merely that somebody holds the key.
+const probeEvery = time.Second
+
+// prober watches a peer that this node dials.
+func (t *trunk) prober(wire int, p configs.Peer, n *neighbours) lifecycle.Task {
+	dev := t.wires[wire].dev
+	at := netip.AddrPortFrom(p.Address[0], dnsPort)
+	pr := &link.Prober{
+		Every:    probeEvery,
+		Initiate: func() { dev.Initiate(p.PublicKey) },
+		Ask: func(ctx context.Context) error {
+			_, err := resolver.Probe(ctx, t.local.DialContext, at)
+			return err
+		},
+		Changed: func(up bool, rtt time.Duration, err error) {
+			reason := ""
+			if err != nil {
+				reason = err.Error()
+			}
+			n.report(p.Name, up, rtt, reason)
+		},
+	}
+	return lifecycle.Task{Name: "prober of " + p.Name, Run: pr.Run}
+}
+
+func (g *Gateway) probers() (tasks []lifecycle.Task) {
+	for _, p := range g.set.Egresses {
+		if p.Endpoint != "" {
+			tasks = append(tasks, g.trunk.prober(0, p, g.neighbours))
+		}
+	}
+	return tasks
+}
+
+func (e *Egress) probers() (tasks []lifecycle.Task) {
+	for _, peers := range [][]configs.Peer{e.set.Gateways, e.set.Connectors} {
+		for _, p := range peers {
+			if p.Endpoint != "" {
+				tasks = append(tasks, e.trunk.prober(0, p, e.neighbours))
+			}
+		}
+	}
+	return tasks
+}
+
+func (c *Connector) probers() (tasks []lifecycle.Task) {
+	for i, p := range c.set.Egresses {
+		if p.Endpoint != "" {
+			tasks = append(tasks, c.trunk.prober(i, p, c.neighbours))
+		}
+	}
+	return tasks
+}
+
+// nameIs picks a peer by its name.
+func nameIs(name string) func(*configs.Peer) bool {
+	return func(p *configs.Peer) bool { return p.Name == name }
+}

@@ -1,0 +1,166 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/starferry/starferry/device"
+	"github.com/starferry/starferry/policy"
+)
+
+// Loaded is what a node reads from files that may change while it runs.
+type Loaded struct {
+	Policy  *policy.Policy
+	Devices []*device.Device // of a gateway
+	Files   []string         // that were read: a change of one is a reason to read all again
+}
+
+// rules holds the policy in force. A reload builds the new whole, then swaps;
+// whatever goes wrong, what runs goes on, and says that it does.
+type rules struct {
+	load  func() (*Loaded, error)
+	apply func(*Loaded) error // puts the rest in force: devices, keys
+	after func()              // what to do once a new policy is in force
+	log   *slog.Logger
+
+	current atomic.Pointer[policy.Policy]
+	reloads *prometheus.CounterVec
+
+	mu       sync.Mutex // one reload at a time; guards what follows
+	files    []string
+	loadedAt time.Time
+	failed   string // why the last reload was refused; empty if it was not
+}
+
+func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after func(), log *slog.Logger, reg prometheus.Registerer) (*rules, error) {
+	r := &rules{load: load, apply: apply, after: after, log: log}
+	r.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "starferry_reloads_total", Help: "Reloads of policy and devices, by result: ok or refused.",
+	}, []string{"result"})
+	if err := reg.Register(r.reloads); err != nil {
+		return nil, err
+	}
+	if err := r.swap(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *rules) now() *policy.Policy { return r.current.Load() }
+
+// swap reads everything anew and puts it in force, or changes nothing.
+func (r *rules) swap() error {
+	l, err := r.load()
+	if err != nil {
+		return err
+	}
+	if err := r.apply(l); err != nil {
+		return err
+	}
+	r.current.Store(l.Policy)
+	r.files, r.loadedAt, r.failed = l.Files, time.Now(), ""
+	return nil
+}
+
+// reload swaps, tells, and has everything judged again.
+func (r *rules) reload(why string) error {
+	r.mu.Lock()
+	err := r.swap()
+	if err != nil {
+		r.failed = err.Error()
+	}
+	r.mu.Unlock()
+	if err != nil {
+		r.reloads.WithLabelValues("refused").Inc()
+		r.log.Error("reload refused; the running policy stays", "because", why, "version", r.now().Version(), "err", err)
+		return fmt.Errorf("reload refused, the running policy stays:\n%w", err)
+	}
+	r.reloads.WithLabelValues("ok").Inc()
+	r.log.Info("reloaded", "because", why, "version", r.now().Version())
+	r.after()
+	return nil
+}
+
+func (r *rules) status() (version string, loadedAt time.Time, failed string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.now().Version(), r.loadedAt, r.failed
+}
+
+func (r *rules) watched() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.files
+}
+
+// settle is how long files must be left alone before they are read: editors
+// and configuration tools write in several steps.
+const settle = 150 * time.Millisecond
+
+// Run reloads on SIGHUP and when a file changes. Folders are watched, not
+// files: a file that is replaced by a rename is another file.
+func (r *rules) Run(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watching files: %w", err)
+	}
+	defer w.Close()
+	due := time.NewTimer(time.Hour)
+	due.Stop()
+	for {
+		r.follow(w)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			r.reload("SIGHUP") //nolint:errcheck // told in the log and in status
+		case e := <-w.Events:
+			if r.reads(e.Name) {
+				due.Reset(settle)
+			}
+		case err := <-w.Errors:
+			r.log.Warn("watching files", "err", err)
+		case <-due.C:
+			r.reload("a file changed") //nolint:errcheck // told in the log and in status
+		}
+	}
+}
+
+// follow watches the folders of all files that were read.
+func (r *rules) follow(w *fsnotify.Watcher) {
+	have := map[string]bool{}
+	for _, dir := range w.WatchList() {
+		have[dir] = true
+	}
+	for _, f := range r.watched() {
+		if dir := filepath.Dir(f); !have[dir] {
+			have[dir] = true
+			if err := w.Add(dir); err != nil {
+				r.log.Warn("this folder cannot be watched: reload by SIGHUP after changes", "folder", dir, "err", err)
+			}
+		}
+	}
+}
+
+func (r *rules) reads(name string) bool {
+	for _, f := range r.watched() {
+		if filepath.Clean(f) == filepath.Clean(name) {
+			return true
+		}
+	}
+	return false
+}
