@@ -100,7 +100,7 @@ func (c *Connector) makeLinks(key link.PrivateKey) error {
 func (c *Connector) sideOf(a netip.Addr) tunnel.Side {
 	for i, e := range c.set.Egresses {
 		if slices.Contains(e.Address, a) {
-			return side(i)
+			return tunnel.LinkSide(i)
 		}
 	}
 	return tunnel.Link

@@ -158,6 +158,7 @@ func (e *Egress) Run(ctx context.Context) error {
 	defer e.trunk.local.Close()
 	defer e.labels.table.Close()
 	e.store.Changed = e.devicesChanged
+	defer e.dns.handler.Wait()
 	dns, err := e.trunk.serveDNS(e.dns.server, e.set.Address)
 	if err != nil {
 		return err

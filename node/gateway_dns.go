@@ -89,11 +89,16 @@ func (t *trunk) serveDNS(s *listen.Server, addrs []netip.Addr) (tasks []lifecycl
 }
 
 func kernelDNS(s *listen.Server, at netip.AddrPort) ([]lifecycle.Task, error) {
-	pc, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	// One family each: a socket on [::] must not take the place of one on 0.0.0.0.
+	family := "4"
+	if at.Addr().Is6() {
+		family = "6"
+	}
+	pc, err := net.ListenUDP("udp"+family, net.UDPAddrFromAddrPort(at))
 	if err != nil {
 		return nil, fmt.Errorf("listening for DNS on udp %v (dns.listen): %w", at, err)
 	}
-	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+	l, err := net.ListenTCP("tcp"+family, net.TCPAddrFromAddrPort(at))
 	if err != nil {
 		pc.Close()
 		return nil, fmt.Errorf("listening for DNS on tcp %v (dns.listen): %w", at, err)

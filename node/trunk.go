@@ -84,38 +84,24 @@ type trunk struct {
 	lanTask *lifecycle.Task  // what runs it
 }
 
-// side returns the switch's side of the i-th WireGuard device. A connector has
-// one for each egress; the sides beyond the first follow Local.
-func side(i int) tunnel.Side {
-	if i == 0 {
-		return tunnel.Link
-	}
-	return tunnel.Local + tunnel.Side(i)
-}
-
 func (t *trunk) emit(to tunnel.Side, pkt []byte) {
+	i, link := to.LinkIndex()
 	switch {
+	case link:
+		t.wires[i].port.Send(pkt)
 	case to == tunnel.Local:
 		t.local.Inject(pkt)
-	case to == tunnel.LAN:
-		if t.lan != nil {
-			t.lan(pkt)
-		}
-	case to == tunnel.Link:
-		t.wires[0].port.Send(pkt)
-	default:
-		t.wires[to-tunnel.Local].port.Send(pkt)
+	case t.lan != nil:
+		t.lan(pkt)
 	}
 }
 
 // addWire makes the next WireGuard device.
 func (t *trunk) addWire(s *Surroundings, mtu int, c link.Config) error {
-	at := side(len(t.wires))
+	at := tunnel.LinkSide(len(t.wires))
 	port := link.NewPort(mtu, func(pkts [][]byte, off int) { t.sw.Input(at, pkts, off) })
 	c.Port, c.Log = port, s.Log
-	if len(t.wires) == 0 {
-		c.Metrics = s.Metrics
-	}
+	c.Metrics = prometheus.WrapRegistererWith(prometheus.Labels{"link": at.String()}, s.Metrics)
 	if s.Link != nil {
 		s.Link(&c)
 	}

@@ -104,7 +104,7 @@ func (p Path) complete(f *First) Path {
 func (p *Path) valid() bool {
 	n := p.Src.BitLen()
 	return n != 0 && p.Dst.BitLen() == n && p.NewSrc.BitLen() == n && p.NewDst.BitLen() == n &&
-		p.In < sides && p.Out < sides && !(p.In == p.Out && p.Src == p.NewDst && p.Dst == p.NewSrc)
+		int(p.In) < sides && int(p.Out) < sides && !(p.In == p.Out && p.Src == p.NewDst && p.Dst == p.NewSrc)
 }
 
 // newOpen makes the flow that a ruling admits.

@@ -60,7 +60,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
 	st := &c.s.stats
-	for side := range sides {
+	for side := range Side(sides) {
+		if side > Local && st.in[side].packets.Load()+st.out[side].packets.Load() == 0 {
+			continue // a link that this node does not have
+		}
 		counter(packetsDesc, st.in[side].packets.Load(), side.String(), "in")
 		counter(packetsDesc, st.out[side].packets.Load(), side.String(), "out")
 		counter(bytesDesc, st.in[side].bytes.Load(), side.String(), "in")

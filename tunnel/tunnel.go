@@ -42,6 +42,7 @@ package tunnel
 import (
 	"encoding/binary"
 	"net/netip"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -56,12 +57,47 @@ const (
 	Link  Side = iota // the WireGuard device
 	LAN               // the kernel TUN of offices at a gateway, the mainland at a connector
 	Local             // the node's own services
-	sides
 )
 
-var sideNames = [...]string{"link", "lan", "local"}
+// MaxLinks is how many WireGuard devices a node may have.
+const MaxLinks = 8
 
-func (s Side) String() string { return sideNames[s] }
+const sides = int(Local) + MaxLinks
+
+// LinkSide returns the side of a node's i-th WireGuard device, from 0: that is
+// Link. A connector has one device for each egress, since all of them carry the
+// same sources.
+func LinkSide(i int) Side {
+	if i == 0 {
+		return Link
+	}
+	return Local + Side(i)
+}
+
+// LinkIndex returns which WireGuard device a side is, if it is one.
+func (s Side) LinkIndex() (int, bool) {
+	switch {
+	case s == Link:
+		return 0, true
+	case s > Local:
+		return int(s - Local), true
+	default:
+		return 0, false
+	}
+}
+
+func (s Side) String() string {
+	switch i, _ := s.LinkIndex(); {
+	case s == LAN:
+		return "lan"
+	case s == Local:
+		return "local"
+	case i == 0:
+		return "link"
+	default:
+		return "link-" + strconv.Itoa(i+1)
+	}
+}
 
 // A Class is what a packet without a flow is.
 type Class uint8
