@@ -162,6 +162,13 @@ func (d *doc) node() *Node {
 	return nil
 }
 
+// wantNode says so if the file is not that of a node.
+func (d *doc) wantNode() {
+	if d.file != nil && d.node() == nil && d.kind != unknownFile {
+		d.file.ErrorAt(d.root.Pos(), d.kindHint(), "want the file of a node")
+	}
+}
+
 // routes returns the names of the routes that a node file has.
 func (d *doc) routes() (names []string) {
 	switch {

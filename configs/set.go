@@ -69,9 +69,7 @@ func load(open Opener, path string, lenient bool) (*Set, error) {
 	f.lenient = lenient
 	d := f.add(path)
 	f.settle()
-	if d.file != nil && d.node() == nil {
-		d.file.ErrorAt(d.root.Pos(), d.kindHint(), "want the file of a node")
-	}
+	d.wantNode()
 	if err := f.mistakes(); err != nil {
 		return nil, err
 	}
@@ -88,6 +86,22 @@ func load(open Opener, path string, lenient bool) (*Set, error) {
 		s.Warnings = append(s.Warnings, w.String())
 	}
 	return s, nil
+}
+
+// LoadNode reads what nodes of all roles have from a node file, and nothing
+// that it names.
+func LoadNode(open Opener, path string) (*Node, error) {
+	f := newFleet(open)
+	d, err := f.openFile(path)
+	if err != nil {
+		return nil, err
+	}
+	d.read()
+	d.wantNode()
+	if err := d.mistakes(); err != nil {
+		return nil, err
+	}
+	return d.node(), nil
 }
 
 // A fleet is any number of files that are read together.
@@ -124,12 +138,9 @@ func (f *fleet) add(path string) *doc {
 	if d := f.find(path); d != nil {
 		return d
 	}
-	src, err := f.slurp(path)
-	d := &doc{name: path}
+	d, err := f.openFile(path)
 	if err != nil {
-		d.errs = []error{err}
-	} else {
-		d = openDoc(path, src)
+		d = &doc{name: path, errs: []error{err}}
 	}
 	d.order = len(f.docs)
 	f.docs = append(f.docs, d)
@@ -167,7 +178,7 @@ func (k kind) plural() string {
 // as a stream and may be longer.
 const maxFile = 64 << 20
 
-func (f *fleet) slurp(path string) ([]byte, error) {
+func (f *fleet) openFile(path string) (*doc, error) {
 	r, err := f.open(path)
 	if err != nil {
 		return nil, plain(err)
@@ -180,7 +191,7 @@ func (f *fleet) slurp(path string) ([]byte, error) {
 	if len(src) > maxFile {
 		return nil, fmt.Errorf("reading %s: longer than %d MiB", path, maxFile>>20)
 	}
-	return src, nil
+	return openDoc(path, src), nil
 }
 
 // plain says of a file that is not there no more than that.

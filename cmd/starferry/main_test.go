@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/starferry/starferry/configs"
+	"github.com/starferry/starferry/control"
+)
+
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"starferry": main}) }
+
+// The command line as people use it. UPDATE=1 rewrites what is compared.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata",
+		UpdateScripts: os.Getenv("UPDATE") != "",
+		Setup:         setUp,
+	})
+}
+
+// setUp gives each script the example files in configs, and a socket as the
+// demo's gateway has one, at which a node of a few fixed answers listens.
+func setUp(env *testscript.Env) error {
+	if err := os.CopyFS(filepath.Join(env.WorkDir, "configs"), configs.Examples); err != nil {
+		return err
+	}
+	run := filepath.Join(env.WorkDir, "run")
+	dir := filepath.Join(run, fmt.Sprintf("starferry-demo-%d", os.Getuid()))
+	if err := os.MkdirAll(run, 0o755); err != nil {
+		return err
+	}
+	if err := control.MakePrivate(dir); err != nil {
+		return err
+	}
+	env.Setenv("XDG_RUNTIME_DIR", run)
+	env.Setenv("DEMO", dir)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- control.Serve(ctx, filepath.Join(dir, "gateway.sock"), answers()) }()
+	env.Defer(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			env.T().Log(err)
+		}
+	})
+	return answering(filepath.Join(dir, "gateway.sock"))
+}
+
+// answering waits until a process answers at the socket.
+func answering(socket string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for {
+		_, err := control.Client(socket).Status(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func answers() control.Handlers {
+	return control.Handlers{
+		Status: func() *control.Status {
+			return &control.Status{Name: "gw-sjc", Role: "gateway", Version: "1.2.3", Started: time.Now(), Leases: control.Leases{Used: 3, Size: 100}}
+		},
+		Explain: func(_ context.Context, q control.Question) (string, any, error) {
+			if q.Device == "mallory" {
+				return "", nil, errors.New(`there is no device "mallory"`)
+			}
+			return fmt.Sprintf("%s %s by %s\n", q.Name, q.Type, q.Device), q, nil
+		},
+		Reload: func(context.Context) error { return errors.New("policy.yaml:3:4: unknown key") },
+		Do:     map[string]func(context.Context, url.Values) (string, error){},
+	}
+}
+
+// countries is a country database.
+func countries(t *testing.T) []byte {
+	t.Helper()
+	r, err := configs.Countries(map[netip.Prefix]string{netip.MustParsePrefix("203.0.113.0/24"): "CN"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// The command of a role gives its node the settings, and a way to read them anew.
+func TestRole(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, configs.Examples); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "country.mmdb"), countries(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ran := ""
+	r := role{name: "gateway", run: func(_ context.Context, set *configs.Set, load func() (*configs.Set, error), log *slog.Logger) error {
+		again, err := load()
+		if err != nil {
+			return err
+		}
+		ran = set.Gateway.Name + " " + string(again.Devices[0].ID)
+		log.Info("running")
+		return nil
+	}}
+	for _, c := range []struct{ file, log, want string }{
+		{"gateway.yaml", "json", ""},
+		{"egress.yaml", "text", "has role egress, not gateway"},
+		{"policy.yaml", "text", "want the file of a node"},
+		{"nothing.yaml", "text", "no such file"},
+		{"gateway.yaml", "xml", "neither text nor json"},
+	} {
+		var out bytes.Buffer
+		cmd := r.command()
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		cmd.SetErr(&out)
+		cmd.SetArgs([]string{"-c", filepath.Join(dir, c.file), "--log", c.log})
+		err := cmd.ExecuteContext(t.Context())
+		if c.want == "" && (err != nil || ran != "gw-sjc alice-laptop" || !strings.Contains(out.String(), `"msg":"running"`)) {
+			t.Errorf("%s: %v, ran %q, log %s", c.file, err, ran, out.String())
+		}
+		if c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %s", c.file, err, c.want)
+		}
+	}
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/starferry/starferry/configs"
+)
+
+// A role is what a machine can be in the fleet. run runs its node until ctx is
+// done; how a policy and devices are read anew is load.
+type role struct {
+	name, short string
+	run         func(ctx context.Context, set *configs.Set, load func() (*configs.Set, error), log *slog.Logger) error
+}
+
+// command is the subcommand that runs a node of the role.
+func (r role) command() *cobra.Command {
+	var config, format string
+	var verbose bool
+	cmd := &cobra.Command{
+		Use: r.name + " [-c FILE]", Short: r.short, Args: noArgs,
+		Example: "  starferry " + r.name + " -c /etc/starferry/" + r.name + ".yaml",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path := cmp.Or(config, filepath.Join(configs.DefaultFolder, r.name+".yaml"))
+			load := func() (*configs.Set, error) { return r.load(path) }
+			log, err := logger(cmd.ErrOrStderr(), format, verbose)
+			if err != nil {
+				return err
+			}
+			set, err := load()
+			if err != nil {
+				return fmt.Errorf("%s cannot be used:\n%w", path, err)
+			}
+			for _, text := range set.Warnings {
+				log.Warn(text)
+			}
+			return r.run(cmd.Context(), set, load, log)
+		},
+	}
+	configFlag(cmd, &config, "the node's file (default "+configs.DefaultFolder+"/"+r.name+".yaml)")
+	cmd.Flags().StringVar(&format, "log", "text", "form of the log: text or json")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more")
+	return cmd
+}
+
+func (r role) load(path string) (*configs.Set, error) {
+	set, err := configs.Load(configs.OS, path)
+	if err == nil && set.Role() != r.name {
+		return nil, fmt.Errorf("%s has role %s, not %s", path, set.Role(), r.name)
+	}
+	return set, err
+}
+
+func logger(w io.Writer, format string, verbose bool) (*slog.Logger, error) {
+	opts := &slog.HandlerOptions{}
+	if verbose {
+		opts.Level = slog.LevelDebug
+	}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return nil, usageError{fmt.Errorf("--log %q is neither text nor json", format)}
+}
