@@ -346,7 +346,7 @@ func TestBadRulings(t *testing.T) {
 		"nowhere":        {},
 		"other family":   {NewDst: ip("fd00::1")},
 		"back to itself": {NewSrc: ip("198.19.0.7"), NewDst: ip(alice)},
-		"no such side":   {Out: 9, NewDst: ip("240.1.0.7")},
+		"no such side":   {Out: 99, NewDst: ip("240.1.0.7")},
 	} {
 		w := newWorld(t, func(c *Config) { c.Judge = func(*First) Ruling { return Ruling{Outcome: Admit, Path: path} } })
 		w.want(w.in(Link, udp(up, near, 0)))

@@ -189,9 +189,9 @@ func (d *Device) Status() []Status {
 }
 
 // Initiate begins a handshake with the peer, unless one was begun less than
-// five seconds ago (WireGuard's own limit). Where the last handshake attempts
-// did not get through, it goes back from where the peer was last heard to
-// where it is configured, and asks for its name again.
+// five seconds ago (WireGuard's own limit). The peer's name is asked for again,
+// and where attempts do not get through, they go back from where the peer was
+// last heard to where it is configured.
 func (d *Device) Initiate(key device.Key) {
 	w := d.running.Load()
 	if w == nil {
@@ -213,9 +213,13 @@ func (d *Device) Initiate(key device.Key) {
 	}
 }
 
-// heardOut is how long attempts go to the last known endpoint before they go
-// to the configured one: one of WireGuard's repeats (RekeyTimeout) fits.
-const heardOut = 6 * time.Second
+const (
+	// heardOut is how long attempts go to the last known endpoint before they
+	// go to the configured one: one of WireGuard's repeats (RekeyTimeout) fits.
+	heardOut = 6 * time.Second
+	// askAgain is the least time between two questions for a peer's name.
+	askAgain = 10 * time.Second
+)
 
 // redial returns the endpoint for the next attempt.
 func (d *Device) redial(key device.Key, now Status) netip.AddrPort {
@@ -228,11 +232,11 @@ func (d *Device) redial(key device.Key, now Status) netip.AddrPort {
 	if p.trying.Before(now.LastHandshake) || p.trying.IsZero() {
 		p.trying = time.Now()
 	}
+	if p.Endpoint != "" && !isLiteral(p.Endpoint) && time.Since(p.asked) > askAgain {
+		d.introduce(key)
+	}
 	if p.Endpoint == "" || time.Since(p.trying) < heardOut {
 		return now.Endpoint
-	}
-	if !isLiteral(p.Endpoint) && time.Since(p.asked) > 10*time.Second {
-		d.introduce(key)
 	}
 	return p.dialed
 }

@@ -143,15 +143,15 @@ func (d *Device) greetOne(ctx context.Context, w *wg.Device, key device.Key) {
 	}
 	begun := false
 	for pause := time.Second; ; pause = min(2*pause, resolveAgain) {
-		p, resolved, err := d.lookUp(ctx, key)
+		p, err := d.lookUp(ctx, key)
 		if err != nil {
 			return
 		}
-		if resolved || !begun { // while the name does not resolve, its last address may do
+		if p.resolved || !begun { // while the name does not resolve, its last address may do
 			d.begin(w, p)
 			begun = true
 		}
-		if resolved || !sleep(ctx, pause) {
+		if p.resolved || !sleep(ctx, pause) {
 			return
 		}
 	}
@@ -169,34 +169,41 @@ func (d *Device) jitter(key device.Key) time.Duration {
 // errGone says that a peer was removed or changed meanwhile.
 var errGone = errors.New("the peer is gone")
 
-// lookUp returns the peer and whether its name, where it has one, resolved.
-func (d *Device) lookUp(ctx context.Context, key device.Key) (peer, bool, error) {
+// A found peer is a copy of what is known of it, after its name was asked for.
+type found struct {
+	peer
+	resolved bool // it has an address, or no name to resolve
+	moved    bool // the name has another address than before
+}
+
+func (d *Device) lookUp(ctx context.Context, key device.Key) (found, error) {
 	d.mu.Lock()
 	p := d.peers[key]
 	if p == nil {
 		d.mu.Unlock()
-		return peer{}, false, errGone
+		return found{}, errGone
 	}
 	p.asked = time.Now()
 	c := *p
 	d.mu.Unlock()
 	if c.Endpoint == "" || isLiteral(c.Endpoint) {
-		return c, true, nil
+		return found{peer: c, resolved: true}, nil
 	}
 	ep, err := d.resolve(ctx, c.Endpoint)
 	if err != nil {
 		if ctx.Err() == nil {
 			d.cfg.Log.Warn("the name of a peer does not resolve", "peer", c.Name, "endpoint", c.Endpoint, "error", err)
 		}
-		return c, false, ctx.Err()
+		return found{peer: c}, ctx.Err()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if p = d.peers[key]; p == nil || p.Endpoint != c.Endpoint {
-		return peer{}, false, errGone // changed, and due again
+		return found{}, errGone // changed, and due again
 	}
+	moved := p.dialed != ep
 	p.dialed = ep
-	return *p, true, nil
+	return found{*p, true, moved}, nil
 }
 
 // resolve returns the first address of the name that the socket can reach.
@@ -227,9 +234,9 @@ func (d *Device) resolve(ctx context.Context, endpoint string) (netip.AddrPort, 
 
 // begin tells WireGuard where the peer is, and has it send a handshake: a new
 // persistent keepalive does so by itself.
-func (d *Device) begin(w *wg.Device, p peer) {
+func (d *Device) begin(w *wg.Device, p found) {
 	lines := peerLine(p.Key)
-	if p.dialed.IsValid() && p.Endpoint != "" && !isLiteral(p.Endpoint) { // just resolved
+	if p.moved {
 		lines += endpointLine(p.dialed)
 	}
 	if err := w.IpcSet(lines + fmt.Sprintf("persistent_keepalive_interval=%d\n", p.Keepalive/time.Second)); err != nil {
