@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -415,4 +416,17 @@ func FuzzTable(f *testing.F) {
 		}
 		w.settle()
 	})
+}
+
+// The same with chance sequences, for runs without the fuzzer.
+func TestAgainstModel(t *testing.T) {
+	chance := rand.New(rand.NewPCG(1, 2))
+	for range 150 {
+		w := newWorld(t)
+		for range 200 {
+			w.step(byte(chance.Uint32()), byte(chance.Uint32()))
+		}
+		w.settle()
+		w.table.Close()
+	}
 }
