@@ -44,6 +44,11 @@ type doc struct {
 	policy    *policy.Policy
 	devices   []*device.Device
 
+	notes
+}
+
+// notes are what a file says that is compared with other files.
+type notes struct {
 	claims   []claim
 	facts    []fact
 	refs     []ref
@@ -198,8 +203,13 @@ func (d *doc) mistakes() error {
 	if d.file != nil {
 		all = append(all, flatten([]error{d.file.Err()})...)
 	}
+	seen := map[string]bool{}
+	all = slices.DeleteFunc(all, func(err error) bool {
+		again := seen[err.Error()]
+		seen[err.Error()] = true
+		return again
+	})
 	slices.SortStableFunc(all, byPlace)
-	all = slices.CompactFunc(all, func(a, b error) bool { return a.Error() == b.Error() })
 	return yamlpos.Join(all...)
 }
 

@@ -118,20 +118,20 @@ func (f *fleet) checkRoutes(d *doc, used names) {
 // it never matches, as a demand it locks everybody out. An egress knows groups,
 // and neither people nor machines: no names of theirs leave the gateway.
 func (f *fleet) checkAskers(d *doc, used names) {
-	devices, any := f.devicesFor(d)
+	devices, known := f.devicesFor(d)
 	var groups, ids []string
 	for _, dev := range devices {
 		groups = append(groups, dev.Groups...)
 		ids = append(ids, string(dev.ID))
 	}
 	for _, g := range used.groups {
-		if any && !slices.Contains(groups, g.Text()) {
+		if known && !slices.Contains(groups, g.Text()) {
 			g.Errorf(suggest(g.Text(), groups), "no device or network is in group %q", g.Text())
 		}
 	}
 	atEgress := f.forEgress(d)
 	for _, id := range used.devices {
-		if any && !atEgress && !slices.Contains(ids, id.Text()) {
+		if known && !atEgress && !slices.Contains(ids, id.Text()) {
 			id.Errorf(suggest(id.Text(), ids), "there is no device %q", id.Text())
 		}
 	}
@@ -144,7 +144,7 @@ func (f *fleet) checkAskers(d *doc, used names) {
 
 // devicesFor returns the devices that a policy is asked about: those of the
 // gateway that names it or, for an egress, those of all gateways at hand.
-func (f *fleet) devicesFor(d *doc) (out []*device.Device, any bool) {
+func (f *fleet) devicesFor(d *doc) (out []*device.Device, known bool) {
 	var files []string
 	for _, n := range f.users(d) {
 		if n.gateway != nil {
@@ -153,10 +153,10 @@ func (f *fleet) devicesFor(d *doc) (out []*device.Device, any bool) {
 	}
 	for _, n := range f.docs {
 		if n.kind == devicesFile && n.file != nil && (len(files) == 0 || slices.Contains(files, n.name)) {
-			out, any = append(out, n.devices...), true
+			out, known = append(out, n.devices...), true
 		}
 	}
-	return out, any
+	return out, known
 }
 
 // checkProfiles holds that an egress demands no profile that no gateway judges:
