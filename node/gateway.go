@@ -17,7 +17,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -52,7 +51,7 @@ type Gateway struct {
 	trunk      trunk
 	labels     *labels
 	store      *state.Store
-	etcd       *state.Etcd
+	shared     *Shared
 	rules      *rules
 	neighbours *neighbours
 	postures   *postures
@@ -180,10 +179,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	defer g.trunk.local.Close()
 	defer g.labels.table.Close()
-	if err := g.openEtcd(ctx); err != nil {
+	if err := g.openShared(ctx); err != nil {
 		return err
 	}
-	defer g.etcd.Close()
+	defer g.shared.Close()
 	undo, err := g.openLAN()
 	if err != nil {
 		return err
@@ -212,18 +211,6 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	g.log.Info("gateway", "address", g.set.Address, "policy", g.rules.now().Version())
 	return lifecycle.Run(ctx, tasks...)
-}
-
-func (g *Gateway) openEtcd(ctx context.Context) (err error) {
-	if x := g.set.Etcd; x != nil {
-		g.etcd, err = state.Dial(ctx, state.DialConfig{Endpoints: x.Endpoints, CA: x.CA, Cert: x.Cert, Key: x.Key})
-	} else {
-		g.etcd, err = state.OpenEmbedded(ctx, filepath.Join(g.set.StateDir, "etcd"), g.log)
-	}
-	if err != nil {
-		return fmt.Errorf("opening the shared state: %w", err)
-	}
-	return nil
 }
 
 func (g *Gateway) isOwn(a netip.Addr) bool { return slices.Contains(g.set.Address, a) }

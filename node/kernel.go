@@ -15,10 +15,19 @@ import (
 // openLAN opens the gateway's TUN device, where one is set: offices route the
 // virtual pool to this machine, and the kernel routes it into the TUN.
 func (g *Gateway) openLAN() (undo func(), err error) {
+	if g.near.LAN != nil {
+		return g.trunk.openGiven(g.near.LAN)
+	}
 	if g.set.TUN == "" {
 		return func() {}, nil
 	}
 	return g.trunk.openTUN(g.set.TUN, g.set.MTU, lan.Setup{Routes: g.set.Pool})
+}
+
+// openGiven takes the side that the surroundings bring.
+func (t *trunk) openGiven(open func(in func(pkt []byte)) (send func(pkt []byte))) (undo func(), err error) {
+	t.lan = open(func(pkt []byte) { t.sw.Input(tunnel.LAN, [][]byte{pkt}, 0) })
+	return func() {}, nil
 }
 
 // openTUN opens a TUN device as the switch's LAN side.
@@ -43,6 +52,9 @@ func (t *trunk) openTUN(name string, mtu int, setup lan.Setup) (undo func(), err
 // openMainland opens what lies behind the connector: the kernel, which
 // masquerades, or a network stack in this process that dials the origins.
 func (c *Connector) openMainland() (undo func(), err error) {
+	if c.near.LAN != nil {
+		return c.trunk.openGiven(c.near.LAN)
+	}
 	if !c.set.Kernel {
 		return c.openRootless()
 	}

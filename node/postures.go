@@ -64,20 +64,22 @@ func (p *postures) tasks(ctx context.Context) ([]lifecycle.Task, error) {
 	p.publishNow(ctx) // before anybody can follow: what was true before the restart need not be now
 	tasks := []lifecycle.Task{
 		{Name: "directory", Run: p.publish},
-		{Name: "verdicts", Run: func(ctx context.Context) error { return p.g.etcd.FollowVerdicts(ctx, p.restore) }},
+		{Name: "verdicts", Run: func(ctx context.Context) error { return p.g.shared.FollowVerdicts(ctx, p.restore) }},
 	}
 	for _, a := range p.g.set.Address {
-		l, err := p.g.trunk.local.ListenTCP(netip.AddrPortFrom(a, posturePort))
+		reports, err := p.g.trunk.local.ListenTCP(netip.AddrPortFrom(a, posturePort))
 		if err != nil {
 			return nil, fmt.Errorf("listening on the link for reports: %w", err)
 		}
-		tasks = append(tasks, lifecycle.Task{Name: "posture api", Run: func(ctx context.Context) error { return serveHTTP(ctx, l, p.api()) }})
-		if l, err = p.g.trunk.local.ListenTCP(netip.AddrPortFrom(a, directoryAPI)); err != nil {
+		directory, err := p.g.trunk.local.ListenTCP(netip.AddrPortFrom(a, directoryAPI))
+		if err != nil {
 			return nil, fmt.Errorf("listening on the link for the directory: %w", err)
 		}
-		tasks = append(tasks, lifecycle.Task{Name: "directory api", Run: func(ctx context.Context) error {
-			return state.ServeDirectory(ctx, l, p.g.etcd, p.mayFollow, p.g.log)
-		}})
+		tasks = append(tasks,
+			lifecycle.Task{Name: "posture api", Run: func(ctx context.Context) error { return serveHTTP(ctx, reports, p.api()) }},
+			lifecycle.Task{Name: "directory api", Run: func(ctx context.Context) error {
+				return p.g.shared.ServeDirectory(ctx, directory, p.mayFollow, p.g.log)
+			}})
 	}
 	if dir := p.g.set.PostureDrop; dir != "" {
 		tasks = append(tasks, lifecycle.Task{Name: "posture files", Run: func(ctx context.Context) error { return p.watch(ctx, dir) }})
@@ -175,7 +177,7 @@ func (p *postures) judge(ctx context.Context, id device.ID, r received) (posture
 		return nil, err
 	}
 	p.sync()
-	if err := p.g.etcd.PutVerdicts(ctx, id, verdicts, r.at); err != nil {
+	if err := p.g.shared.PutVerdicts(ctx, id, verdicts, r.at); err != nil {
 		p.g.log.Error("the verdicts of a device are not on disk", "device", id, "err", err)
 	}
 	return verdicts, nil
@@ -255,7 +257,7 @@ const gather = 20 * time.Millisecond
 func (p *postures) publishNow(ctx context.Context) {
 	rows := p.g.store.View().DirectoryRows(p.opaque)
 	for _, e := range p.g.set.Egresses {
-		if err := p.g.etcd.SyncDirectory(ctx, e.Name, rows); err != nil && ctx.Err() == nil {
+		if err := p.g.shared.SyncDirectory(ctx, e.Name, rows); err != nil && ctx.Err() == nil {
 			p.g.log.Error("the directory of an egress is behind", "egress", e.Name, "err", err)
 			time.AfterFunc(time.Second, p.sync)
 		}

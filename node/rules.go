@@ -114,11 +114,14 @@ func (r *rules) Run(ctx context.Context) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watching files: %w", err)
+	w := new(fsnotify.Watcher) // one that says nothing, if no files were read
+	if len(r.watched()) > 0 {
+		var err error
+		if w, err = fsnotify.NewWatcher(); err != nil {
+			return fmt.Errorf("watching files: %w", err)
+		}
+		defer w.Close()
 	}
-	defer w.Close()
 	due := time.NewTimer(time.Hour)
 	due.Stop()
 	for {
@@ -142,6 +145,9 @@ func (r *rules) Run(ctx context.Context) error {
 
 // follow watches the folders of all files that were read.
 func (r *rules) follow(w *fsnotify.Watcher) {
+	if w.Events == nil {
+		return
+	}
 	have := map[string]bool{}
 	for _, dir := range w.WatchList() {
 		have[dir] = true

@@ -42,6 +42,12 @@ type Surroundings struct {
 	Link func(*link.Config)
 	// Services, if set, makes the network of the node's own services.
 	Services func(addrs []netip.Addr, mtu int, out func(pkt []byte)) (Services, error)
+	// LAN, if set, is what lies beyond the node in place of a kernel or a
+	// forwarder: offices at a gateway, the mainland at a connector. It calls in
+	// with what comes from there, and is given by send what goes there.
+	LAN func(in func(pkt []byte)) (send func(pkt []byte))
+	// Shared, if set, opens a gateway's shared state.
+	Shared func(ctx context.Context) (*Shared, error)
 	// Dial and Ping, if set, replace the machine's own network for what leaves
 	// the fleet: upstream resolvers, the resolver in China and, at a rootless
 	// connector, the origins.
