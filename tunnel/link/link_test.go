@@ -388,6 +388,7 @@ func TestThirtyMinutesOfRekeys(t *testing.T) {
 		})
 		changes, answers := w.probe(t)
 		time.Sleep(30 * time.Minute)
+		synctest.Wait()
 		if len(changes()) != 1 {
 			t.Errorf("told %v", changes())
 		}
@@ -495,15 +496,17 @@ func TestClockGoneBack(t *testing.T) {
 		})
 		w.probe(t)
 		time.Sleep(10 * time.Minute)
-		w.net.Replay(recorded[0])
+		synctest.Wait()
+		old := slices.Clone(recorded)
+		w.net.Replay(old[0])
 		time.Sleep(time.Second)
-		w.net.Replay(recorded[0]) // the same one again: a duplicate on the way
+		w.net.Replay(old[0]) // the same one again: a duplicate on the way
 		time.Sleep(time.Second)
 		const warning = "its clock says a time before"
 		if n := w.egress.logs.count(warning); n != 0 {
 			t.Errorf("%d warnings about a duplicate", n)
 		}
-		for _, d := range recorded[1:] {
+		for _, d := range old[1:] {
 			w.net.Replay(d)
 			time.Sleep(time.Second)
 		}
