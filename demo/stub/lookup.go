@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	lookupSize  = 1232            // bytes that fit one packet anywhere (DNS flag day 2020)
-	lookupTries = 2               // over UDP
-	lookupWait  = 2 * time.Second // for each
+	lookupSize  = 1232                    // bytes that fit one packet anywhere (DNS flag day 2020)
+	lookupTries = 2                       // over UDP
+	lookupWait  = 3500 * time.Millisecond // for each; a gateway whose way is down says so within three seconds
 )
 
 // An Error is an answer that holds no address: a denial, or the news that
