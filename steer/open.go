@@ -17,7 +17,7 @@ func Open(cfg Config) (*Table, error) {
 	}
 	t := &Table{
 		cfg: cfg, names: map[key]*Lease{}, nexts: map[nextKey]*Lease{},
-		askers: map[string]*asked{}, new: map[key]pending{}, batch: &batch{},
+		askers: map[string]*asked{}, new: map[key]pending{}, batch: &batch{}, learnt: make(chan struct{}, 1),
 	}
 	var err error
 	if t.v4, err = newPool(cfg.V4); err != nil {

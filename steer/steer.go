@@ -59,6 +59,7 @@ const (
 	budgetWindow = time.Hour
 	idleKeep     = 2 * time.Hour // under pressure, of leases that never carried a packet; and of all after a start
 	flushEvery   = 30 * time.Second
+	flushSoon    = 100 * time.Millisecond // after something was learnt; more comes in company
 )
 
 // A Config says where a table lies and which addresses it gives out.

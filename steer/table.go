@@ -32,7 +32,8 @@ type Table struct {
 	nexts  map[nextKey]*Lease
 	askers map[string]*asked
 	new    map[key]pending
-	batch  *batch // to come
+	batch  *batch        // to come
+	learnt chan struct{} // capacity 1: there is something to write soon
 	serial uint64
 	first  int64 // when the table first did anything
 }
@@ -265,6 +266,7 @@ func (t *Table) Learn(l *Lease, node string, next Next) {
 	l.known.Store(&k)
 	if old.Addr != next.Addr || old.Journal != next.Journal { // when it was asked is worth no write
 		l.dirty.Store(true)
+		t.hurry()
 	}
 }
 
@@ -306,6 +308,7 @@ func (t *Table) SetFacts(l *Lease, facts []policy.Hop) {
 	}
 	l.known.Store(&k)
 	l.dirty.Store(true)
+	t.hurry()
 }
 
 func sameFacts(a, b []policy.Hop) bool {
@@ -331,22 +334,43 @@ func (p *pool) stats() Stats {
 func (t *Table) Run(ctx context.Context) error {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
+	var soon <-chan time.Time // nil: nothing was learnt
 	failing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-t.learnt:
+			if soon == nil {
+				soon = time.After(flushSoon)
+			}
+			continue
+		case <-soon:
+			soon = nil
 		case now := <-tick.C:
 			t.tend(now)
-			err := t.flush()
-			if err != nil && !failing {
-				t.cfg.Log.Error("leases are not written, no new ones can be given out; trying on", "err", err)
-			}
-			if err == nil && failing {
-				t.cfg.Log.Info("leases are written again")
-			}
-			failing = err != nil
 		}
+		failing = t.flushed(t.flush(), failing)
+	}
+}
+
+// flushed tells when writing begins to fail and when it works again.
+func (t *Table) flushed(err error, failing bool) bool {
+	if err != nil && !failing {
+		t.cfg.Log.Error("leases are not written, no new ones can be given out; trying on", "err", err)
+	}
+	if err == nil && failing {
+		t.cfg.Log.Info("leases are written again")
+	}
+	return err != nil
+}
+
+// hurry has Run write what was learnt: after a crash a node needs the labels of
+// the connections that are open, and some of them are a second old.
+func (t *Table) hurry() {
+	select {
+	case t.learnt <- struct{}{}:
+	default:
 	}
 }
 

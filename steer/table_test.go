@@ -367,9 +367,9 @@ func TestConcurrentUse(t *testing.T) {
 
 // Run writes what changed twice a minute and lays to rest what is due.
 func TestRun(t *testing.T) {
-	var cfg Config
-	table := opened(t, func(c *Config) { c.Keep, c.Quarantine, cfg = 3*time.Hour, time.Hour, *c })
 	synctest.Test(t, func(t *testing.T) {
+		var cfg Config
+		table := opened(t, func(c *Config) { c.Keep, c.Quarantine, cfg = 3*time.Hour, time.Hour, *c })
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- table.Run(ctx) }()
@@ -398,16 +398,36 @@ func TestRun(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+		table.Close()
+		again, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Close()
+		if len(again.names) != 0 {
+			t.Error("a lease that ended is back")
+		}
 	})
-	table.Close()
-	again, err := Open(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer again.Close()
-	if len(again.names) != 0 {
-		t.Error("a lease that ended is back")
-	}
+}
+
+// What was learnt is on disk within a moment, not only twice a minute.
+func TestLearntIsWrittenSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := opened(t, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- table.Run(ctx) }()
+		l := lease(t, table, "a.test", false)
+		table.Learn(l, "n", Next{Addr: l.Addr(), Journal: 7})
+		time.Sleep(flushSoon)
+		synctest.Wait()
+		if l.dirty.Load() {
+			t.Error("the label is not written")
+		}
+		cancel()
+		<-done
+		table.Close()
+	})
 }
 
 func TestHotPathsAllocateNothing(t *testing.T) {
