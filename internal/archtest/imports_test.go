@@ -27,7 +27,7 @@ var homes = map[string][]string{
 	"gopkg.in/yaml.v3":                                        {"internal/yamlpos"},
 	"github.com/hashicorp/go-memdb":                           {"state"},
 	"go.etcd.io":                                              {"state"},
-	"golang.zx2c4.com/wireguard":                              {"tunnel/link", "tunnel/netstack", "internal/simnet"},
+	"golang.zx2c4.com/wireguard":                              {"tunnel/link", "tunnel/netstack", "tunnel/lan", "internal/simnet"},
 	"gvisor.dev/gvisor":                                       {"tunnel/netstack"},
 	"github.com/miekg/dns":                                    {"resolver", "node", "demo", "cmd", "dex/probe"},
 	"github.com/gaissmai/bart":                                {"policy/match", "state"},
