@@ -23,8 +23,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/starferry/starferry/configs"
+	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/tunnel"
 )
@@ -149,6 +151,27 @@ var rest = map[string]map[string]string{
 		"wireguard": "{private_key_file: connector.key}", "egresses": "[]", "slices": "100.72.0.0/20", "resolver": "{servers: 223.5.5.5}",
 	},
 	"devices": {"devices": "[]"},
+}
+
+// The report in the manual passes the profile that stands before it.
+func TestReport(t *testing.T) {
+	text := pages(t)["policy.md"]
+	report := regexp.MustCompile("(?ms)^```json\n(.*?)^```").FindStringSubmatch(text)
+	block := regexp.MustCompile("(?ms)^```yaml\n(# policy.yaml: postures\n.*?)^```").FindStringSubmatch(text)
+	if report == nil || block == nil {
+		t.Fatal("policy.md has no report or no profile")
+	}
+	p, err := policy.Parse("policy.md", []byte(whole(block[1], rest["policy"])), open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := posture.ParseReport([]byte(report[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := p.Profiles()[0].Judge(r, time.Now()); v.Result != posture.Passed {
+		t.Errorf("%v: %s", v.Result, v.Reason)
+	}
 }
 
 // Each example with a mistake in it is found, or the test is worth nothing.
