@@ -128,16 +128,14 @@ func (t *trunk) startLocal(s *Surroundings, addrs []netip.Addr, mtu int) (err er
 	return nil
 }
 
+// tasks are what runs of a trunk. Its local services have to outlive those who
+// serve on them: a socket that is closed under its server is an error.
 func (t *trunk) tasks() []lifecycle.Task {
 	tasks := []lifecycle.Task{{Name: "switch", Run: t.sw.Run}}
 	for _, w := range t.wires {
 		tasks = append(tasks, lifecycle.Task{Name: "link", Run: w.dev.Run})
 	}
-	return append(tasks, lifecycle.Task{Name: "local services", Run: func(ctx context.Context) error {
-		<-ctx.Done()
-		t.local.Close()
-		return nil
-	}})
+	return tasks
 }
 
 // split returns the first IPv4 and the first IPv6 address.
