@@ -139,6 +139,8 @@ func (n *node) ask(ctx context.Context, to netip.Addr) error {
 	n.waits[number] = got
 	n.mu.Unlock()
 	n.port.Send(packet(n.self, to, number))
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	select {
 	case <-got:
 		return nil

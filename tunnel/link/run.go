@@ -16,6 +16,7 @@ import (
 	"time"
 
 	wg "golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
 
 	"github.com/starferry/starferry/device"
 )
@@ -65,7 +66,8 @@ func (d *Device) start() (*wg.Device, error) {
 	}
 	d.used = true
 	d.checkClock()
-	w := wg.NewDevice(d.cfg.Port, d.bind, d.log.logger())
+	port := &gate{Device: d.cfg.Port, open: make(chan struct{})}
+	w := wg.NewDevice(port, d.bind, d.log.logger())
 	d.mu.Lock()
 	lines := changes(nil, d.peers)
 	for key := range d.peers {
@@ -88,7 +90,28 @@ func (d *Device) start() (*wg.Device, error) {
 		d.port.Store(uint32(portOf(w)))
 	}
 	d.running.Store(w)
+	port.unlock()
 	return w, nil
+}
+
+// A gate holds packets back until the peers are in place and running:
+// WireGuard reads from its first moment, and drops what has no way to go.
+type gate struct {
+	tun.Device
+	open chan struct{}
+	once sync.Once
+}
+
+func (g *gate) unlock() { g.once.Do(func() { close(g.open) }) }
+
+func (g *gate) Read(bufs [][]byte, sizes []int, off int) (int, error) {
+	<-g.open
+	return g.Device.Read(bufs, sizes, off)
+}
+
+func (g *gate) Close() error {
+	g.unlock()
+	return g.Device.Close()
 }
 
 func portOf(w *wg.Device) uint16 {
