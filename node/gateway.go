@@ -193,7 +193,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	posture, err := g.postures.tasks(ctx)
+	posture, err := g.postures.tasks()
 	if err != nil {
 		return err
 	}

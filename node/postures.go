@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -42,6 +43,10 @@ type postures struct {
 	opaque func(device.ID) device.ID // makes the device ids that egresses see
 	dirty  chan struct{}
 
+	first    sync.Once     // closes restored
+	restored chan struct{} // closed: the tables hold the verdicts of before the start
+	ready    chan struct{} // closed: and so does the directory
+
 	mu   sync.Mutex
 	last map[device.ID]received
 }
@@ -52,16 +57,15 @@ type received struct {
 }
 
 func newPostures(g *Gateway) *postures {
-	return &postures{g: g, dirty: make(chan struct{}, 1), last: map[device.ID]received{}}
+	return &postures{g: g, dirty: make(chan struct{}, 1), restored: make(chan struct{}), ready: make(chan struct{}), last: map[device.ID]received{}}
 }
 
-func (p *postures) tasks(ctx context.Context) ([]lifecycle.Task, error) {
+func (p *postures) tasks() ([]lifecycle.Task, error) {
 	key, err := secret(filepath.Join(p.g.set.StateDir, "device-ids.key"))
 	if err != nil {
 		return nil, err
 	}
 	p.opaque = state.Opaque(key)
-	p.publishNow(ctx) // before anybody can follow: what was true before the restart need not be now
 	tasks := []lifecycle.Task{
 		{Name: "directory", Run: p.publish},
 		{Name: "verdicts", Run: func(ctx context.Context) error { return p.g.shared.FollowVerdicts(ctx, p.restore) }},
@@ -78,13 +82,25 @@ func (p *postures) tasks(ctx context.Context) ([]lifecycle.Task, error) {
 		tasks = append(tasks,
 			lifecycle.Task{Name: "posture api", Run: func(ctx context.Context) error { return serveHTTP(ctx, reports, p.api()) }},
 			lifecycle.Task{Name: "directory api", Run: func(ctx context.Context) error {
-				return p.g.shared.ServeDirectory(ctx, directory, p.mayFollow, p.g.log)
+				return p.serve(ctx, directory)
 			}})
 	}
 	if dir := p.g.set.PostureDrop; dir != "" {
 		tasks = append(tasks, lifecycle.Task{Name: "posture files", Run: func(ctx context.Context) error { return p.watch(ctx, dir) }})
 	}
 	return tasks, nil
+}
+
+// serve serves the directory once it is what is true now: neither that of
+// before the restart, nor one without verdicts, by which egresses would cut
+// what they have just taken up again.
+func (p *postures) serve(ctx context.Context, l net.Listener) error {
+	select {
+	case <-ctx.Done():
+		return l.Close()
+	case <-p.ready:
+		return p.g.shared.ServeDirectory(ctx, l, p.mayFollow, p.g.log)
+	}
 }
 
 // mayFollow says which egress asks for its directory.
@@ -220,6 +236,7 @@ func (p *postures) restore(all map[device.ID]state.StoredVerdicts, changed []dev
 	if err != nil {
 		p.g.log.Error("taking over verdicts", "err", err)
 	}
+	p.first.Do(func() { close(p.restored) })
 	p.sync()
 }
 
@@ -233,6 +250,13 @@ func (p *postures) sync() {
 
 // publish keeps the directory of each egress as the tables are.
 func (p *postures) publish(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-p.restored:
+	}
+	p.publishNow(ctx)
+	close(p.ready)
 	for {
 		select {
 		case <-ctx.Done():
