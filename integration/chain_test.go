@@ -97,7 +97,7 @@ func TestRestarts(t *testing.T) {
 	t.Run("the address of the connector changes", func(t *testing.T) {
 		f.as(t, func(t *testing.T, f *fleet) {
 			f.in("connector2", "ip link set eth0 down") // so that nobody else can serve
-			f.in("connector1", "ip addr add 198.51.100.77/24 dev eth0; ip addr del 198.51.100.11/24 dev eth0")
+			f.in("connector1", "ip addr del 198.51.100.11/24 dev eth0; ip addr add 198.51.100.77/24 dev eth0")
 			took := f.page(30 * time.Second)
 			t.Logf("healed %v after the change", took.Round(10*time.Millisecond))
 		})
@@ -143,8 +143,8 @@ func (f *fleet) demand(gateway, egress string) {
 		}
 		f.write(file, text)
 	}
-	f.in("gateway", binary+" reload --control "+f.path("gateway.sock"))
-	f.in("egress", binary+" reload --control "+f.path("egress.sock"))
+	f.in("gateway", binary+" reload -c "+f.path("gateway.yaml"))
+	f.in("egress", binary+" reload -c "+f.path("egress.yaml"))
 }
 
 func want(t *testing.T, text string, parts ...string) {
@@ -162,7 +162,7 @@ func steered(t *testing.T, f *fleet) {
 	page := f.in("device", "curl -sS --max-time 5 --resolve www.listed-china.test:80:$(dig +short www.listed-china.test @"+gatewayDNS+") http://www.listed-china.test/")
 	want(t, page, "origin page of www.listed-china.test", "asked from 203.0.113.7:")
 	if os.Getenv("CI") != "" || os.Getenv("DATA") != "" {
-		status := f.in("gateway", binary+" status --control "+f.path("gateway.sock"))
+		status := f.in("gateway", binary+" status -c "+f.path("gateway.yaml"))
 		t.Log(status)
 	}
 	want(t, f.in("device", "dig +short www.taobao.com @"+gatewayDNS), "198.19.")
@@ -207,7 +207,7 @@ func routedOffice(t *testing.T, f *fleet) {
 
 func onlyWireGuard(t *testing.T, f *fleet) {
 	pcap := f.path("public.pcap")
-	dump := f.start("gateway", nil, "tcpdump", "-i", "eth0", "-w", pcap, "-U", "host "+egressAddr+" or net 203.0.113.0/24 or net 198.19.0.0/18 or net 100.64.0.0/10 or net 240.0.0.0/4")
+	dump := f.start("gateway", nil, "tcpdump", "-i", "eth0", "-w", pcap, "-U", "--immediate-mode", "host "+egressAddr+" or net 203.0.113.0/24 or net 198.19.0.0/18 or net 100.64.0.0/10 or net 240.0.0.0/4")
 	within(t, 5*time.Second, "tcpdump", func() bool { return strings.Contains(tail(dump.log.Name(), 5), "listening on") })
 	for range 3 {
 		f.page(5 * time.Second)
@@ -225,11 +225,11 @@ func lines(s string) []string {
 }
 
 // drops returns the counted drops of a node by reason.
-func (f *fleet) drops(host, socket string) map[string]int {
+func (f *fleet) drops(node string) map[string]int {
 	f.t.Helper()
 	counts := map[string]int{}
 	inTable := false
-	for _, line := range lines(f.in(host, binary+" status --control "+f.path(socket))) {
+	for _, line := range lines(f.in(node, binary+" status -c "+f.path(node+".yaml"))) {
 		w := strings.Fields(line)
 		switch {
 		case len(w) == 2 && w[0] == "DROPPED":
@@ -243,7 +243,8 @@ func (f *fleet) drops(host, socket string) map[string]int {
 
 func refused(t *testing.T, f *fleet) {
 	v4 := strings.TrimSpace(f.in("device", "dig +short www.listed-china.test @"+gatewayDNS))
-	f.in("device", "ip route replace 100.72.0.0/16 dev sfwg0")
+	// A client that has set itself to send everything this way.
+	f.in("device", "wg set sfwg0 peer "+f.key("gateway").public+" allowed-ips 0.0.0.0/0,::/0; ip route replace 100.72.0.0/16 dev sfwg0")
 	for _, c := range []struct{ what, host, line, drop string }{
 		{"a virtual address that was never leased", "device", "ping -c 1 -W 1 198.19.63.250", "never-leased"},
 		{"another device", "device", "ping -c 1 -W 1 100.72.1.20", "not-a-label"},
@@ -252,11 +253,11 @@ func refused(t *testing.T, f *fleet) {
 		{"a forged overlay source from the office", "office", "ip addr add 100.72.1.10/32 dev eth0; ping -c 1 -W 1 -I 100.72.1.10 " + v4, "unknown-source"},
 		{"a port that the policy does not allow", "device", "curl -sS --max-time 2 http://" + v4 + ":8080/", "denied"},
 	} {
-		before := f.drops("gateway", "gateway.sock")[c.drop]
+		before := f.drops("gateway")[c.drop]
 		if out, err := f.try(c.host, c.line); err == nil {
 			t.Errorf("%s was let through:\n%s", c.what, out)
 		}
-		if after := f.drops("gateway", "gateway.sock")[c.drop]; after <= before {
+		if after := f.drops("gateway")[c.drop]; after <= before {
 			t.Errorf("%s: %s stays at %d", c.what, c.drop, after)
 		}
 	}
@@ -267,7 +268,7 @@ func refused(t *testing.T, f *fleet) {
 		t.Errorf("a forged source was let through:\n%s", out)
 	}
 	f.in("device", "ip addr del 100.72.1.20/32 dev sfwg0; ip route del 100.72.0.0/16 dev sfwg0")
-	if out, err := f.try("device", "curl -sS --max-time 3 http://"+v4+":8080/"); err == nil || !strings.Contains(out, "refused") && !strings.Contains(out, "reset") {
+	if out, err := f.try("device", "curl -sS --max-time 3 http://"+v4+":8080/"); err == nil || !strings.Contains(out, "curl: (7)") {
 		t.Errorf("a denied port is to be reset at once: %v %s", err, out)
 	}
 }
@@ -275,7 +276,7 @@ func refused(t *testing.T, f *fleet) {
 func explains(t *testing.T, f *fleet) {
 	out := f.in("device", "dig +short CH TXT www.listed-china.test.explain.starferry @"+gatewayDNS)
 	want(t, out, "china-origins", "steer hong-kong", "egress hk-1")
-	text := f.in("gateway", binary+" explain www.taobao.com --device alice-laptop --control "+f.path("gateway.sock"))
+	text := f.in("gateway", binary+" explain www.taobao.com --device alice-laptop -c "+f.path("gateway.yaml"))
 	want(t, text, "policy.yaml:", "china-origins", "steer hong-kong")
 	t.Log("\n" + text)
 	want(t, f.in("device", "dig +short CH TXT whoami.starferry @"+gatewayDNS), "alice-laptop", "strong")
@@ -288,13 +289,13 @@ func badReload(t *testing.T, f *fleet) {
 	}
 	f.write("policy.yaml", strings.Replace(string(good), "then: allow", "then: alow", 1))
 	within(t, 5*time.Second, "the refusal in status", func() bool {
-		out := f.in("gateway", binary+" status --control "+f.path("gateway.sock"))
+		out := f.in("gateway", binary+" status -c "+f.path("gateway.yaml"))
 		return strings.Contains(out, "refused") && strings.Contains(out, "policy.yaml:")
 	})
 	want(t, f.in("device", "dig +short www.listed-china.test @"+gatewayDNS), "198.19.")
 	f.write("policy.yaml", string(good))
 	within(t, 5*time.Second, "the good policy again", func() bool {
-		return !strings.Contains(f.in("gateway", binary+" status --control "+f.path("gateway.sock")), "refused")
+		return !strings.Contains(f.in("gateway", binary+" status -c "+f.path("gateway.yaml")), "refused")
 	})
 	if out, err := exec.Command(binary, "check", filepath.Join(f.dir, "policy.yaml")).CombinedOutput(); err != nil {
 		t.Error(fmt.Sprint(err), string(out))

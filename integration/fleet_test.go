@@ -76,6 +76,9 @@ func (f *fleet) network() {
 	f.cable("connector2", "eth0", "wan", "198.51.100.12/24")
 	f.cable("connector1", "eth1", "cn", "203.0.113.7/24", "2001:2:0:f000::7/64")
 	f.cable("connector2", "eth1", "cn", "203.0.113.8/24", "2001:2:0:f000::8/64")
+	for _, c := range []string{"connector1", "connector2"} {
+		f.in(c, "ip -6 route add default dev eth1")
+	}
 	f.cable("china", "eth0", "cn", "203.0.113.53/24")
 	f.cable("origin", "eth0", "cn", originAddr+"/24", originAddr6+"/64")
 	f.sh(fmt.Sprintf("ip link add eth1 netns %s type veth peer name eth0 netns %s", f.ns("gateway"), f.ns("office")))
@@ -201,8 +204,8 @@ func (f *fleet) configure() {
 	f.write("egress-policy.yaml", policyYAML("posture: managed-laptop"))
 	f.write("gateway.yaml", f.fill(gatewayYAML))
 	f.write("egress.yaml", f.fill(egressYAML))
-	f.write("connector1.yaml", f.fill(connectorYAML, "N", "1", "SLICE", "240.2.0.0/17, \"fd5f:57a6:7272:c000::/56\"", "MODE", "kernel", "NAME", "cn-sha-1"))
-	f.write("connector2.yaml", f.fill(connectorYAML, "N", "2", "SLICE", "240.2.128.0/17, \"fd5f:57a6:7272:c100::/56\"", "MODE", "rootless", "NAME", "cn-bjs-1"))
+	f.write("connector1.yaml", f.fill(connectorYAML, "N", "1", "SLICE", "240.2.0.0/17, \"fd5f:57a6:7272:c000::/56\"", "FORWARD", "mode: kernel, tun: starferry0", "NAME", "cn-sha-1"))
+	f.write("connector2.yaml", f.fill(connectorYAML, "N", "2", "SLICE", "240.2.128.0/17, \"fd5f:57a6:7272:c100::/56\"", "FORWARD", "mode: rootless", "NAME", "cn-bjs-1"))
 }
 
 // fill replaces @DIR@, @PUB:name@ and the given words.
@@ -318,5 +321,5 @@ egresses:
   - {name: hk-1, public_key: "@PUB:egress@", endpoint: "198.51.100.2:51820", address: [100.72.128.1, "fd5f:57a6:7272:8000::1"]}
 slices: [100.72.0.0/20, "fd5f:57a6:7272::/52"]
 resolver: {servers: [203.0.113.53], timeout: 2s}
-forward: {mode: @MODE@, tun: starferry0}
+forward: {@FORWARD@}
 `

@@ -55,7 +55,6 @@ func (d *connectorDNS) lease(q resolver.Question, origins []netip.Addr, _ time.D
 		return netip.Addr{}, err
 	}
 	d.c.keep(lease, origins)
-	lease.Touch(now())
 	return lease.Addr(), nil
 }
 

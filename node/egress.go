@@ -36,6 +36,7 @@ type Egress struct {
 	dns        *egressDNS
 	worker     *worker
 	feeds      *feeds
+	runs       sync.Map // connector -> run, a uint64
 
 	started time.Time
 	moved   atomic.Uint64 // policy and links: every flow is judged again when it moves
@@ -101,7 +102,8 @@ func (e *Egress) makeLabels() error {
 	if err != nil {
 		return err
 	}
-	e.labels = &labels{table: table, started: e.started, wake: e.trunk.sw.Wake, ask: e.askConnector, worker: e.worker, busy: map[pending]time.Time{}}
+	e.labels = newLabels(table, e.started, e.worker)
+	e.labels.ask, e.labels.wake, e.labels.voided = e.askConnector, e.trunk.sw.Wake, func() { e.moved.Add(1) }
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/starferry/starferry/resolver"
 	"github.com/starferry/starferry/resolver/listen"
+	"github.com/starferry/starferry/tunnel"
 )
 
 // An egressDNS is the way of a gateway's question through the egress.
@@ -23,6 +24,7 @@ func newEgressDNS(e *Egress) *egressDNS {
 		Version:    e.near.Version,
 		Gateway:    d.gateway,
 		Node:       d.node,
+		Ran:        e.ran,
 		Policy:     e.rules.now,
 		Connectors: e.healthy,
 		Ask:        e.askOne,
@@ -49,6 +51,15 @@ func (d *egressDNS) node(from netip.Addr) (string, bool) {
 func (d *egressDNS) gateway(from netip.Addr) (string, bool) {
 	name, ok := d.node(from)
 	return name, ok && d.e.isGateway(name)
+}
+
+// ran ends the flows of a connector that has restarted: it has forgotten them,
+// and the origins would see another source port. Whoever is only listening on
+// such a connection would wait for long.
+func (e *Egress) ran(connector string, run uint64) {
+	if old, known := e.runs.Swap(connector, run); known && old != run && !e.isGateway(connector) {
+		e.trunk.sw.Cut(func(i *tunnel.Info) bool { return i.Far == connector }, tunnel.CloseLinkDown)
+	}
 }
 
 // askOne asks one connector, whose answer must be of its own pool.
@@ -88,7 +99,6 @@ func (d *egressDNS) lease(q resolver.Question, facts resolver.Facts, replies map
 			return netip.Addr{}, err
 		}
 	}
-	lease.Touch(now())
 	return lease.Addr(), nil
 }
 

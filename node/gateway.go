@@ -115,7 +115,8 @@ func (g *Gateway) makeLabels() error {
 	if err != nil {
 		return err
 	}
-	g.labels = &labels{table: table, started: g.started, wake: g.trunk.sw.Wake, ask: g.askNode, worker: g.worker, busy: map[pending]time.Time{}}
+	g.labels = newLabels(table, g.started, g.worker)
+	g.labels.ask, g.labels.wake, g.labels.voided = g.askNode, g.trunk.sw.Wake, func() { g.moved.Add(1) }
 	return nil
 }
 

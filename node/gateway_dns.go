@@ -169,7 +169,6 @@ func (d *gatewayDNS) lease(q resolver.Question, a policy.Asker, facts resolver.F
 	if _, err := d.g.labels.learn(lease, r.Node, r); err != nil {
 		return netip.Addr{}, err
 	}
-	lease.Touch(now())
 	return lease.Addr(), nil
 }
 

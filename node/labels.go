@@ -36,14 +36,20 @@ type labels struct {
 	wake    func(label netip.Addr)
 	ask     func(ctx context.Context, node, route string, q resolver.Question, facts resolver.Facts) (*resolver.NodeReply, error)
 	worker  *worker
+	voided  func() // labels are void: flows have to be judged again
 
-	mu   sync.Mutex
-	busy map[pending]time.Time // when asking began, or the moment until which it is not repeated
+	mu       sync.Mutex
+	busy     map[pending]time.Time // when asking began, or the moment until which it is not repeated
+	journals map[string]uint64     // by node: which its labels come from
 }
 
 type pending struct {
 	label netip.Addr
 	node  string
+}
+
+func newLabels(table *steer.Table, started time.Time, worker *worker) *labels {
+	return &labels{table: table, started: started, worker: worker, busy: map[pending]time.Time{}, journals: map[string]uint64{}}
 }
 
 // next returns the label of the node behind a lease, if it may be used.
@@ -100,17 +106,30 @@ func (l *labels) refresh(ctx context.Context, lease *steer.Lease, node, route st
 	return l.learn(lease, node, r)
 }
 
-// learn keeps what a node answered. A journal that is not the one known before
-// voids all labels learnt from that node: its addresses may serve other names.
+// learn keeps what a node answered.
 func (l *labels) learn(lease *steer.Lease, node string, r *resolver.NodeReply) (netip.Addr, error) {
+	l.heard(node, r.Journal)
 	if r.Msg.Rcode != dns.RcodeSuccess || len(r.Addrs) == 0 {
 		return netip.Addr{}, errNoLabel
 	}
-	if old, ok := lease.Next(node); ok && old.Journal != r.Journal {
-		l.table.Forget(node)
-	}
 	l.table.Learn(lease, node, steer.Next{Addr: r.Addrs[0], Journal: r.Journal, Asked: time.Now()})
 	return r.Addrs[0], nil
+}
+
+// heard takes notice of a node's journal, in whatever answer it comes. One that
+// is not that of before voids all labels learnt from the node: by now they may
+// serve other names. (What was learnt before this node started needs no check:
+// it is asked for again in any case.)
+func (l *labels) heard(node string, journal uint64) {
+	l.mu.Lock()
+	before, known := l.journals[node]
+	l.journals[node] = journal
+	l.mu.Unlock()
+	if !known || before == journal {
+		return
+	}
+	l.table.Forget(node)
+	l.voided()
 }
 
 // lease gives a name its own label, with the facts by which it was judged.

@@ -158,7 +158,7 @@ func (n *neighbours) gone(now time.Time) (names []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for name, nb := range n.by {
-		if !nb.row.Up && !nb.lost && now.Sub(nb.row.Since) > linkPatience {
+		if !nb.row.Up && !nb.lost && now.Sub(nb.row.Since) >= linkPatience {
 			nb.lost = true
 			names = append(names, name)
 		}

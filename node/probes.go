@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/netip"
 	"time"
 
@@ -16,15 +17,16 @@ import (
 // not merely that somebody holds the key.
 const probeEvery = time.Second
 
-// prober watches a peer that this node dials.
-func (t *trunk) prober(wire int, p configs.Peer, n *neighbours) lifecycle.Task {
+// prober watches a peer that this node dials. Its answers also tell the journal
+// that its labels come from, for which heard may be nil.
+func (t *trunk) prober(wire int, p configs.Peer, n *neighbours, heard func(node string, journal uint64)) lifecycle.Task {
 	dev := t.wires[wire].dev
-	at := netip.AddrPortFrom(p.Address[0], dnsPort)
+	at, run := netip.AddrPortFrom(p.Address[0], dnsPort), rand.Uint64()
 	pr := &link.Prober{
 		Every:    probeEvery,
 		Initiate: func() { dev.Initiate(p.PublicKey) },
 		Ask: func(ctx context.Context) error {
-			_, err := resolver.Probe(ctx, t.local.DialContext, at)
+			_, err := resolver.Probe(ctx, t.local.DialContext, at, run)
 			return err
 		},
 		Changed: func(up bool, rtt time.Duration, err error) {
@@ -41,7 +43,7 @@ func (t *trunk) prober(wire int, p configs.Peer, n *neighbours) lifecycle.Task {
 func (g *Gateway) probers() (tasks []lifecycle.Task) {
 	for _, p := range g.set.Egresses {
 		if p.Endpoint != "" {
-			tasks = append(tasks, g.trunk.prober(0, p, g.neighbours))
+			tasks = append(tasks, g.trunk.prober(0, p, g.neighbours, g.labels.heard))
 		}
 	}
 	return tasks
@@ -51,7 +53,7 @@ func (e *Egress) probers() (tasks []lifecycle.Task) {
 	for _, peers := range [][]configs.Peer{e.set.Gateways, e.set.Connectors} {
 		for _, p := range peers {
 			if p.Endpoint != "" {
-				tasks = append(tasks, e.trunk.prober(0, p, e.neighbours))
+				tasks = append(tasks, e.trunk.prober(0, p, e.neighbours, e.labels.heard))
 			}
 		}
 	}
@@ -61,7 +63,7 @@ func (e *Egress) probers() (tasks []lifecycle.Task) {
 func (c *Connector) probers() (tasks []lifecycle.Task) {
 	for i, p := range c.set.Egresses {
 		if p.Endpoint != "" {
-			tasks = append(tasks, c.trunk.prober(i, p, c.neighbours))
+			tasks = append(tasks, c.trunk.prober(i, p, c.neighbours, nil))
 		}
 	}
 	return tasks

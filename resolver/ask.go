@@ -31,11 +31,15 @@ const patience = 3 * time.Second
 // private options, if there are any. Errors wrap [ErrNoAnswer], or the
 // context's error if it is done first.
 func AskNode(ctx context.Context, dial Dial, addr netip.AddrPort, q Question, route string, facts Facts) (*NodeReply, error) {
+	return askNode(ctx, dial, addr, q, private{route: route, facts: facts})
+}
+
+func askNode(ctx context.Context, dial Dial, addr netip.AddrPort, q Question, say private) (*NodeReply, error) {
 	m := q.message()
 	m.Extra = nil
 	m.SetEdns0(udpSize, q.DO)
 	opt := m.IsEdns0()
-	opt.Option = append(private{route: route, facts: facts}.options(), &dns.EDNS0_NSID{Code: dns.EDNS0NSID})
+	opt.Option = append(say.options(), &dns.EDNS0_NSID{Code: dns.EDNS0NSID})
 	r, err := exchange(ctx, dial, addr, m)
 	if err != nil {
 		return nil, fmt.Errorf("asking node %s for %s: %w", addr, q.Name, err)
@@ -185,10 +189,11 @@ func (n NodeInfo) outcome(in *inbound) *outcome {
 }
 
 // Probe asks a node who it is. An answer shows that the link to it works in
-// both directions and that its DNS service does.
-func Probe(ctx context.Context, dial Dial, addr netip.AddrPort) (NodeInfo, error) {
+// both directions and that its DNS service does. The id of the asking process
+// tells the other that this one has restarted.
+func Probe(ctx context.Context, dial Dial, addr netip.AddrPort, run uint64) (NodeInfo, error) {
 	var n NodeInfo
-	r, err := AskNode(ctx, dial, addr, Question{Name: NodeName, Type: dns.TypeTXT, Class: dns.ClassCHAOS}, "", nil)
+	r, err := askNode(ctx, dial, addr, Question{Name: NodeName, Type: dns.TypeTXT, Class: dns.ClassCHAOS}, private{run: run})
 	if err != nil {
 		return n, err
 	}

@@ -211,7 +211,7 @@ func TestProbe(t *testing.T) {
 			}
 			return []*dns.Msg{r}
 		}}
-		got, err := Probe(t.Context(), n.dial, netip.AddrPort{})
+		got, err := Probe(t.Context(), n.dial, netip.AddrPort{}, 0)
 		n.wg.Wait()
 		if want := (NodeInfo{"cn-sha-1", "connector", 77, "1.2"}); err != nil || got != want {
 			t.Errorf("got %+v, %v; want %+v", got, err, want)

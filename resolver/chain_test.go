@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,7 +87,9 @@ func TestTheWholeChain(t *testing.T) {
 	}
 	connectorAddr := serve(t, "connector", connector.Handle)
 	var next sync.Map
+	var ran atomic.Uint64
 	egress := &Egress{
+		Ran:  func(_ string, run uint64) { ran.Store(run) },
 		Name: "hk-1", Gateway: loopback("gw-sjc"), Policy: func() *policy.Policy { return ep }, Journal: func() uint64 { return 2 },
 		Connectors: func(string) []string { return []string{"cn-sha-1"} },
 		Ask: func(ctx context.Context, _ string, q Question) (*NodeReply, error) {
@@ -165,9 +168,12 @@ func TestTheWholeChain(t *testing.T) {
 	if err != nil || len(r.Answer) != 20 {
 		t.Errorf("over TCP: %v, %v; want 20 records", r, err)
 	}
-	info, err := Probe(t.Context(), dial, egressAddr)
+	info, err := Probe(t.Context(), dial, egressAddr, 7)
 	if err != nil || info.Name != "hk-1" || info.Role != "egress" || info.Journal != 2 {
 		t.Errorf("the egress says of itself %+v, %v", info, err)
+	}
+	if got := ran.Load(); got != 7 {
+		t.Errorf("the egress was told of run %d, want 7", got)
 	}
 }
 

@@ -26,7 +26,10 @@ type Egress struct {
 	Gateway func(from netip.Addr) (name string, ok bool)
 	// Node says which node an address is that may probe this one, but ask
 	// nothing else: the connectors.
-	Node   func(from netip.Addr) (name string, ok bool)
+	Node func(from netip.Addr) (name string, ok bool)
+	// Ran, if set, is told at each probe of a node which run of it asks: one that
+	// has restarted has forgotten its flows.
+	Ran    func(node string, run uint64)
 	Policy func() *policy.Policy
 	// Connectors returns those connectors of a route that are up.
 	Connectors func(route string) []string
@@ -125,6 +128,9 @@ func note(record func(*Record), in *inbound, o *outcome, r Record) {
 func (e *Egress) answer(ctx context.Context, in *inbound, node string, gateway bool, p private) *outcome {
 	switch {
 	case node != "" && in.Class == dns.ClassCHAOS && in.Name == NodeName:
+		if e.Ran != nil && p.run != 0 {
+			e.Ran(node, p.run)
+		}
 		return NodeInfo{e.Name, "egress", journal(e.Journal), e.Version}.outcome(in)
 	case !gateway:
 		return refused("not a gateway of this egress")

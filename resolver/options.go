@@ -13,6 +13,7 @@ const (
 	optionFacts   = 65310 // names and addresses that the gateway judged by; see appendFacts
 	optionJournal = 65311 // eight bytes: id of the journal that a label comes from
 	optionRoute   = 65312 // the name of the route that is asked for
+	optionRun     = 65313 // eight bytes: a random id of the asking process, in probes
 )
 
 // maxRoute bounds the name of a route.
@@ -24,6 +25,7 @@ type private struct {
 	facts   Facts
 	journal uint64
 	node    string // NSID, RFC 5001
+	run     uint64
 }
 
 // options writes them; what is zero is left out.
@@ -37,6 +39,9 @@ func (p private) options() []dns.EDNS0 {
 	}
 	if p.journal != 0 {
 		all = append(all, &dns.EDNS0_LOCAL{Code: optionJournal, Data: binary.BigEndian.AppendUint64(nil, p.journal)})
+	}
+	if p.run != 0 {
+		all = append(all, &dns.EDNS0_LOCAL{Code: optionRun, Data: binary.BigEndian.AppendUint64(nil, p.run)})
 	}
 	if p.node != "" {
 		all = append(all, &dns.EDNS0_NSID{Code: dns.EDNS0NSID, Nsid: fmt.Sprintf("%x", p.node)})
@@ -70,10 +75,9 @@ func (p *private) read(code uint16, b []byte) (err error) {
 	case optionFacts:
 		p.facts, err = parseFacts(b)
 	case optionJournal:
-		if len(b) != 8 {
-			return fmt.Errorf("journal id of %d bytes, want 8", len(b))
-		}
-		p.journal = binary.BigEndian.Uint64(b)
+		p.journal, err = readID(b)
+	case optionRun:
+		p.run, err = readID(b)
 	case optionRoute:
 		if len(b) == 0 || len(b) > maxRoute {
 			return fmt.Errorf("name of a route of %d bytes, want 1 to %d", len(b), maxRoute)
@@ -81,4 +85,11 @@ func (p *private) read(code uint16, b []byte) (err error) {
 		p.route = string(b)
 	}
 	return err
+}
+
+func readID(b []byte) (uint64, error) {
+	if len(b) != 8 {
+		return 0, fmt.Errorf("id of %d bytes, want 8", len(b))
+	}
+	return binary.BigEndian.Uint64(b), nil
 }

@@ -26,7 +26,7 @@ const (
 	// would put WireGuard under load, where it answers with cookies first.
 	greetWithin = 200 * time.Millisecond
 
-	saveEvery     = 10 * time.Second
+	saveEvery     = 2 * time.Second // a device that has just come must not be forgotten by a crash
 	lookEvery     = 2 * time.Second
 	resolveWithin = 5 * time.Second
 	resolveAgain  = 30 * time.Second // the longest pause between attempts
