@@ -13,7 +13,7 @@ import (
 )
 
 // openLAN opens the gateway's TUN device, where one is set: offices route the
-// virtual pool to this machine, and the kernel routes it into the TUN.
+// virtual pool to this machine, and the kernel forwards it into the TUN.
 func (g *Gateway) openLAN() (undo func(), err error) {
 	if g.near.LAN != nil {
 		return g.trunk.openGiven(g.near.LAN)
@@ -21,7 +21,21 @@ func (g *Gateway) openLAN() (undo func(), err error) {
 	if g.set.TUN == "" {
 		return func() {}, nil
 	}
-	return g.trunk.openTUN(g.set.TUN, g.set.MTU, lan.Setup{Routes: g.set.Pool})
+	undoTUN, err := g.trunk.openTUN(g.set.TUN, g.set.MTU, lan.Setup{Routes: g.set.Pool})
+	if err != nil {
+		return nil, err
+	}
+	undoForward, err := lan.Forward(g.set.TUN, g.set.Pool)
+	if err != nil {
+		undoTUN()
+		return nil, err
+	}
+	return func() {
+		if err := undoForward(); err != nil {
+			g.log.Warn("forwarding was not put back as it was", "err", err)
+		}
+		undoTUN()
+	}, nil
 }
 
 // openGiven takes the side that the surroundings bring.

@@ -1,5 +1,6 @@
 // Package lan is the kernel's side of a tunnel: a TUN device, its addresses
-// and routes, and the masquerade of what leaves a connector by the kernel.
+// and routes, forwarding between it and the machine's networks, and the
+// masquerade of what leaves a connector by the kernel.
 //
 // It needs root (CAP_NET_ADMIN) and Linux; on other systems each function
 // returns an error that says so. What it changes it changes in the network

@@ -357,6 +357,55 @@ func TestStrictFilterForAll(t *testing.T) {
 	}
 }
 
+// Forwarding alone touches the families that it is asked for, writes no rules,
+// and its undo puts back what was found even if the TUN has gone before.
+func TestForward(t *testing.T) {
+	newHost(t)
+	for _, c := range []struct {
+		behind     string
+		want4      string
+		want6      string
+		closeFirst bool
+	}{
+		{"198.19.0.0/18", "1\n", "0\n", false},
+		{"2001:2:0:1000::/52", "0\n", "1\n", false},
+		{"198.19.0.0/18 2001:2:0:1000::/52", "1\n", "1\n", true},
+	} {
+		run(t, "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding; echo 0 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv4/conf/all/rp_filter")
+		without := settings(t)
+		tun, _ := open(t, "starferry0")
+		before := settings(t)
+		undo, err := Forward(tun.Name(), prefixes(strings.Fields(c.behind)...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got4, got6 := run(t, "cat /proc/sys/net/ipv4/ip_forward"), run(t, "cat /proc/sys/net/ipv6/conf/all/forwarding")
+		if got4 != c.want4 || got6 != c.want6 {
+			t.Errorf("behind %s: forwarding %q and %q, want %q and %q", c.behind, got4, got6, c.want4, c.want6)
+		}
+		if got := run(t, "cat /proc/sys/net/ipv4/conf/starferry0/rp_filter"); got != "2\n" {
+			t.Errorf("behind %s: rp_filter %s, want 2: loose", c.behind, got)
+		}
+		if c.closeFirst {
+			tun.Close()
+			before = without
+		}
+		if err := undo(); err != nil {
+			t.Errorf("behind %s: %v", c.behind, err)
+		}
+		if after := settings(t); after != before {
+			t.Errorf("behind %s: settings before:\n%s\nafter:\n%s", c.behind, before, after)
+		}
+		tun.Close()
+	}
+	if rules := run(t, "nft list ruleset"); rules != "" {
+		t.Errorf("left\n%s", rules)
+	}
+	if _, err := Forward("nowhere0", prefixes("198.19.0.0/18")); err == nil {
+		t.Error("forwarding from an interface that is not there")
+	}
+}
+
 func TestMasqueradeThatFailsLeavesNothing(t *testing.T) {
 	newHost(t)
 	before := settings(t)

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Masquerade makes the kernel forward what comes out of the TUN, and gives
+// Masquerade does what [Forward] does for the TUN and the sources, and gives
 // packets of the sources that leave by another interface that interface's
 // address. It writes one table of the family inet and replaces one of the same
 // name that a crash has left. The TUN device must exist.
@@ -32,26 +32,10 @@ func Masquerade(c Config) (undo func() error, err error) {
 		return nil, err
 	}
 	done := undos{func() error { return removeTable(c.Table) }}
-	if err := openWay(c, &done); err != nil {
+	if err := openWay(c.TUN, c.Sources, &done); err != nil {
 		return nil, errors.Join(err, done.run())
 	}
 	return sync.OnceValue(done.run), nil
-}
-
-// openWay sets what the kernel needs to forward from the TUN.
-func openWay(c Config, done *undos) error {
-	if err := passSources(c.TUN, done); err != nil {
-		return err
-	}
-	for _, v6 := range []bool{false, true} {
-		if !hasFamily(v6, c.Sources) {
-			continue
-		}
-		if err := forward(v6, c.TUN, done); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func writeTable(c Config) error {

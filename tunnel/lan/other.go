@@ -5,6 +5,7 @@ package lan
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"runtime"
 )
 
@@ -35,6 +36,11 @@ func (*TUN) Close() error { return errSystem }
 
 // Setup returns an error: it needs Linux.
 func (*TUN) Setup(s Setup) (undo func() error, err error) { return nil, errSystem }
+
+// Forward returns an error: it needs Linux.
+func Forward(tun string, behind []netip.Prefix) (undo func() error, err error) {
+	return nil, errSystem
+}
 
 // Masquerade returns an error: it needs Linux.
 func Masquerade(c Config) (undo func() error, err error) { return nil, errSystem }

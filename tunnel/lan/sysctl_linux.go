@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 )
 
 // sysctls is where the kernel shows the settings of the namespace of the thread that looks.
@@ -45,6 +47,40 @@ func keepSysctl(path string, done *undos) error {
 		}
 		return writeSysctl(path, found)
 	})
+	return nil
+}
+
+// Forward makes the kernel forward packets between the TUN and its other
+// interfaces, in the families of the prefixes that lie behind the TUN, and
+// keeps its reverse path filter from dropping what comes out of the TUN. The
+// TUN device must exist.
+//
+// Firewall rules stand: a host whose firewall forwards nothing by default must
+// admit the TUN there.
+func Forward(tun string, behind []netip.Prefix) (undo func() error, err error) {
+	if err := errors.Join(checkName(tun), checkPrefixes(behind)); err != nil {
+		return nil, err
+	}
+	var done undos
+	if err := openWay(tun, behind, &done); err != nil {
+		return nil, errors.Join(err, done.run())
+	}
+	return sync.OnceValue(done.run), nil
+}
+
+// openWay sets what the kernel needs to forward from the TUN.
+func openWay(tun string, behind []netip.Prefix, done *undos) error {
+	if err := passSources(tun, done); err != nil {
+		return err
+	}
+	for _, v6 := range []bool{false, true} {
+		if !hasFamily(v6, behind) {
+			continue
+		}
+		if err := forward(v6, tun, done); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
