@@ -58,6 +58,7 @@ func (d *egressDNS) gateway(from netip.Addr) (string, bool) {
 // such a connection would wait for long.
 func (e *Egress) ran(connector string, run uint64) {
 	if old, known := e.runs.Swap(connector, run); known && old != run && !e.isGateway(connector) {
+		e.labels.table.Forget(connector) // should it have lost them, others may have got its labels meanwhile
 		e.trunk.sw.Cut(func(i *tunnel.Info) bool { return i.Far == connector }, tunnel.CloseLinkDown)
 	}
 }

@@ -26,7 +26,10 @@ func (t *trunk) prober(wire int, p configs.Peer, n *neighbours, heard func(node 
 		Every:    probeEvery,
 		Initiate: func() { dev.Initiate(p.PublicKey) },
 		Ask: func(ctx context.Context) error {
-			_, err := resolver.Probe(ctx, t.local.DialContext, at, run)
+			info, err := resolver.Probe(ctx, t.local.DialContext, at, run)
+			if err == nil && heard != nil {
+				heard(p.Name, info.Journal)
+			}
 			return err
 		},
 		Changed: func(up bool, rtt time.Duration, err error) {
