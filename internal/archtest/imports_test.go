@@ -18,7 +18,7 @@ var layers = [][]string{
 	{"configs", "control", "console"},
 	{"node"},
 	{"demo"},
-	{"cmd", "integration", "bench"},
+	{"cmd", "integration", "bench", "docs"},
 }
 
 // homes names the only places that may import a library, so that each can be
