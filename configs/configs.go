@@ -101,7 +101,7 @@ type Gateway struct {
 	PostureDrop string // folder in which report files are left; empty: none
 	Slice       []netip.Prefix
 	Listen      []netip.AddrPort // DNS for offices; the node address is served besides
-	Upstreams   []Upstream       // one is named default
+	Upstreams   []Upstream       // the one named default
 	TUN         string           // towards LANs that route the pool here; empty: none
 	Egresses    []Peer
 	Routes      []Route
@@ -115,7 +115,6 @@ type Egress struct {
 	Gateways   []Peer
 	Connectors []Peer
 	Routes     []Route
-	Etcd       *Etcd // nil: it follows the gateways' directories over the links
 }
 
 // A Connector is the settings of the node at the far end.

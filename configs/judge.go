@@ -106,7 +106,7 @@ func (f *fleet) users(d *doc) (users []*doc) {
 func (f *fleet) checkRoutes(d *doc, used names) {
 	for _, n := range f.users(d) {
 		for _, r := range used.routes {
-			if known := n.routes(); !slices.Contains(known, r.Text()) {
+			if known := n.routes(); isName(r) && !slices.Contains(known, r.Text()) {
 				r.Errorf(suggest(r.Text(), known), "%s has no route %q", n.name, r.Text())
 			}
 		}
@@ -125,13 +125,13 @@ func (f *fleet) checkAskers(d *doc, used names) {
 		ids = append(ids, string(dev.ID))
 	}
 	for _, g := range used.groups {
-		if known && !slices.Contains(groups, g.Text()) {
+		if known && isName(g) && !slices.Contains(groups, g.Text()) {
 			g.Errorf(suggest(g.Text(), groups), "no device or network is in group %q", g.Text())
 		}
 	}
 	atEgress := f.forEgress(d)
 	for _, id := range used.devices {
-		if known && !atEgress && !slices.Contains(ids, id.Text()) {
+		if known && isName(id) && !atEgress && !slices.Contains(ids, id.Text()) {
 			id.Errorf(suggest(id.Text(), ids), "there is no device %q", id.Text())
 		}
 	}
@@ -140,6 +140,13 @@ func (f *fleet) checkAskers(d *doc, used names) {
 			d.file.ErrorAt(at, "use groups", "an egress knows neither users nor devices nor platforms")
 		}
 	}
+}
+
+// isName reports whether a text can be a name; one that cannot is a mistake
+// already, by package policy.
+func isName(n *yamlpos.Node) bool {
+	_, err := parseName(n.Text())
+	return err == nil
 }
 
 // devicesFor returns the devices that a policy is asked about: those of the

@@ -24,17 +24,8 @@ func parseKey(s string) (device.Key, error) {
 	return k, err
 }
 
-var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
-
-// parseName reads the name of a node, device or route: such a name is part of
-// etcd keys, file names, metrics and DNS answers.
-func parseName(s string) (string, error) {
-	if nameForm.MatchString(s) {
-		return s, nil
-	}
-	err := fmt.Errorf("%q is no name", s)
-	return "", yamlpos.Hint(err, "up to 63 of a-z, 0-9, dot, dash and underscore, with a letter or digit at both ends")
-}
+// parseName reads the name of a node, device, group or route.
+func parseName(s string) (string, error) { return device.ParseName(s) }
 
 // parseUnicast reads an address that something can have.
 func parseUnicast(s string) (netip.Addr, error) {

@@ -243,6 +243,7 @@ func suggest(name string, known []string) string {
 	return "there is " + strings.Join(known, ", ")
 }
 
+// etcd reads where a gateway's shared state is.
 func (r *reader) etcd(m *yamlpos.Map) *Etcd {
 	if m == nil {
 		return nil

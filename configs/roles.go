@@ -39,12 +39,17 @@ func (r *reader) listen(m *yamlpos.Map) []netip.AddrPort {
 	return out
 }
 
+// theUpstream is the group that is asked; a group that nobody asks would be an
+// operator's error that nobody notices.
+const theUpstream = "default"
+
 func (r *reader) upstreams(m *yamlpos.Map) (out []Upstream) {
 	all := m.Map("upstreams")
-	all.Require("default")
+	all.Require(theUpstream)
 	for _, name := range all.Keys() {
-		if _, err := parseName(name); err != nil {
-			all.KeyErrorf(name, "", "%v", err)
+		if name != theUpstream {
+			all.KeyErrorf(name, "only the group default is asked: policies cannot choose another", "upstream group %q is of no use", name)
+			continue
 		}
 		out = append(out, r.upstream(name, all.Map(name)))
 	}
@@ -64,7 +69,6 @@ func (r *reader) readEgress(m *yamlpos.Map) *Egress {
 		p.Pool = r.ranges(m, "pool", who, pool, false)
 	})
 	e.Routes = r.routes(m, "connectors", e.Connectors)
-	e.Etcd = r.etcd(m.Map("etcd"))
 	m.Done()
 	return e
 }

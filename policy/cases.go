@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/internal/yamlpos"
 	"github.com/starferry/starferry/policy/match"
 )
@@ -11,7 +12,7 @@ import (
 func (c *compiler) readTest(m *yamlpos.Map) {
 	m.Require("ask", "want")
 	yamlpos.Read(m, "ask", "", match.Clean)
-	yamlpos.Read(m, "device", "", word)
+	yamlpos.Read(m, "device", "", device.ParseName)
 	yamlpos.Read(m, "type", 0, parseType)
 	if n := m.Node("posture"); n != nil {
 		c.readStand(n)
@@ -50,7 +51,7 @@ func readWant(n *yamlpos.Node) {
 	if len(m.Keys()) != 1 {
 		n.Errorf("", "want one of steer, block, override")
 	}
-	yamlpos.Read(m, "steer", "", word)
+	yamlpos.Read(m, "steer", "", device.ParseName)
 	yamlpos.Read(m, "block", "", yamlpos.OneOf(blockKinds[:]...))
 	yamlpos.ReadOneOrList(m, "override", yamlpos.Word)
 	m.Done()

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/internal/yamlpos"
 	"github.com/starferry/starferry/steer/geo"
@@ -134,7 +135,7 @@ func (c *compiler) refs(n *yamlpos.Node, to *[]Ref) []string {
 	}
 	var out []string
 	for _, item := range c.some(n) {
-		if name := yamlpos.Value(item, "", word); name != "" {
+		if name := yamlpos.Value(item, "", device.ParseName); name != "" {
 			out = append(out, name)
 			*to = append(*to, Ref{name, item.Pos()})
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/internal/yamlpos"
 	"github.com/starferry/starferry/policy/match"
 )
@@ -64,7 +65,7 @@ func (c *compiler) readAction(act string, n *yamlpos.Node) Then {
 	case "override":
 		return readOverride(n)
 	}
-	then := Then{Action: Steer, EDE: EDEForged, Route: yamlpos.Value(n, "", word)}
+	then := Then{Action: Steer, EDE: EDEForged, Route: yamlpos.Value(n, "", device.ParseName)}
 	if then.Route != "" {
 		c.policy.routes = append(c.policy.routes, Ref{then.Route, n.Pos()})
 	}

@@ -12,7 +12,9 @@ import (
 	"github.com/starferry/starferry/policy/match"
 )
 
-// word parses the name of a thing: a policy, list, group, route.
+// word parses the name of what the policy file itself defines: a policy, list,
+// profile. The names of devices, groups and routes stand in other files too and
+// are read by [device.ParseName].
 func word(s string) (string, error) {
 	const more = "-_.@:"
 	bad := func(r rune) bool {
