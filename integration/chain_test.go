@@ -244,7 +244,7 @@ func (f *fleet) drops(node string) map[string]int {
 func refused(t *testing.T, f *fleet) {
 	v4 := strings.TrimSpace(f.in("device", "dig +short www.listed-china.test @"+gatewayDNS))
 	// A client that has set itself to send everything this way.
-	f.in("device", "wg set sfwg0 peer "+f.key("gateway").public+" allowed-ips 0.0.0.0/0,::/0; ip route replace 100.72.0.0/16 dev sfwg0")
+	f.in("device", "wg set "+f.wg+" peer "+f.key("gateway").public+" allowed-ips 0.0.0.0/0,::/0; ip route replace 100.72.0.0/16 dev "+f.wg)
 	for _, c := range []struct{ what, host, line, drop string }{
 		{"a virtual address that was never leased", "device", "ping -c 1 -W 1 198.19.63.250", "never-leased"},
 		{"another device", "device", "ping -c 1 -W 1 100.72.1.20", "not-a-label"},
@@ -263,11 +263,11 @@ func refused(t *testing.T, f *fleet) {
 	}
 	// A device that sends with a source that is not its own is dropped by its
 	// key: WireGuard's cryptokey routing does not let it in.
-	f.in("device", "ip addr add 100.72.1.20/32 dev sfwg0")
+	f.in("device", "ip addr add 100.72.1.20/32 dev "+f.wg)
 	if out, err := f.try("device", "ping -c 1 -W 1 -I 100.72.1.20 "+v4); err == nil {
 		t.Errorf("a forged source was let through:\n%s", out)
 	}
-	f.in("device", "ip addr del 100.72.1.20/32 dev sfwg0; ip route del 100.72.0.0/16 dev sfwg0")
+	f.in("device", "ip addr del 100.72.1.20/32 dev "+f.wg+"; ip route del 100.72.0.0/16 dev "+f.wg)
 	if out, err := f.try("device", "curl -sS --max-time 3 http://"+v4+":8080/"); err == nil || !strings.Contains(out, "curl: (7)") {
 		t.Errorf("a denied port is to be reset at once: %v %s", err, out)
 	}

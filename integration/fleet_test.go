@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ type fleet struct {
 	*lab
 	gateway, egress, connector1, connector2 *program
 	keys                                    map[string]keyPair
+	wg                                      string // the device's interface; unique, for wireguard-go's socket is named by it
 }
 
 type keyPair struct{ private, public string }
@@ -41,10 +43,12 @@ const (
 	originAddr6 = "2001:2:0:f000::20"
 )
 
+var fleets atomic.Int32
+
 func newFleet(t *testing.T) *fleet {
 	needs.Root(t)
 	needs.Tools(t, "ip", "dig", "curl", "wg", "wg-quick", "wireguard-go", "nft", "tcpdump", "ping", "traceroute")
-	f := &fleet{lab: newLab(t), keys: map[string]keyPair{}}
+	f := &fleet{lab: newLab(t), keys: map[string]keyPair{}, wg: fmt.Sprintf("sfw%d", fleets.Add(1))}
 	f.network()
 	f.outside()
 	f.configure()
@@ -115,27 +119,27 @@ func (f *fleet) outside() {
 func (f *fleet) device() {
 	keyFile := f.write("alice.key", f.keys["alice"].private+"\n")
 	conf := f.in("gateway", fmt.Sprintf("%s device config alice-laptop -c %s --key %s --qr never", binary, f.path("gateway.yaml"), keyFile))
-	path := f.write("sfwg0.conf", conf)
-	f.start("device", []string{"WG_PROCESS_FOREGROUND=1", "LOG_LEVEL=error"}, "wireguard-go", "-f", "sfwg0")
+	path := f.write(f.wg+".conf", conf)
+	f.start("device", []string{"WG_PROCESS_FOREGROUND=1", "LOG_LEVEL=error"}, "wireguard-go", "-f", f.wg)
 	within(f.t, 5*time.Second, "the client's interface", func() bool {
-		_, err := f.try("device", "ip link show sfwg0 && wg show sfwg0")
+		_, err := f.try("device", "ip link show "+f.wg+" && wg show "+f.wg)
 		return err == nil
 	})
-	f.in("device", "wg-quick strip "+path+" | wg setconf sfwg0 /dev/stdin")
+	f.in("device", "wg-quick strip "+path+" | wg setconf "+f.wg+" /dev/stdin")
 	for _, line := range strings.Split(conf, "\n") {
 		key, value, _ := strings.Cut(line, "=")
 		value = strings.TrimSpace(value)
 		switch strings.TrimSpace(key) {
 		case "Address":
 			for _, a := range strings.Split(value, ",") {
-				f.in("device", "ip addr add "+strings.TrimSpace(a)+" dev sfwg0")
+				f.in("device", "ip addr add "+strings.TrimSpace(a)+" dev "+f.wg)
 			}
 		case "MTU":
-			f.in("device", "ip link set sfwg0 mtu "+value)
+			f.in("device", "ip link set "+f.wg+" mtu "+value)
 		case "AllowedIPs":
-			f.in("device", "ip link set sfwg0 up")
+			f.in("device", "ip link set "+f.wg+" up")
 			for _, p := range strings.Split(value, ",") {
-				f.in("device", "ip route replace "+strings.TrimSpace(p)+" dev sfwg0")
+				f.in("device", "ip route replace "+strings.TrimSpace(p)+" dev "+f.wg)
 			}
 		}
 	}

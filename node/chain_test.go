@@ -145,6 +145,24 @@ func TestVerdictExpires(t *testing.T) {
 	})
 }
 
+// A report says that not all is well. The egress hears of it, and cuts the flow
+// as soon as it does.
+func TestVerdictFails(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, "cn-1")
+		k := w.dial(40000, w.laptop.resolve("www.china.test"), "cn-1")
+		w.sleepUntil(time.Minute)
+		if _, err := w.gateway.postures.take(t.Context(), "alice-laptop", []byte(`{"firewall": false}`), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		far, near := k.far.next(time.Second), w.laptop.next(time.Second)
+		k.resetFar(far)
+		k.resetNear(near)
+		same(t, "the origin's reset", far.at, time.Minute+toEgress+toChina)
+		same(t, "the laptop's reset", near.at, time.Minute+2*toEgress+toGateway)
+	})
+}
+
 // egressVerdict returns until when the egress takes the laptop for well.
 func (w *world) egressVerdict(t *testing.T) time.Time {
 	t.Helper()

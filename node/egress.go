@@ -298,7 +298,3 @@ func (e *Egress) healthy(route string) (names []string) {
 	}
 	return names
 }
-
-func (e *Egress) routeDownFor(route string) time.Duration {
-	return e.neighbours.allDownFor(routeNamed(e.set.Routes, route))
-}

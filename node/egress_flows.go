@@ -93,21 +93,19 @@ func (e *Egress) rule(f *tunnel.First, lease *steer.Lease, service policy.Servic
 	return e.way(r, lease, d.Then.Route, now)
 }
 
-// way finds the connector: the first of the route that answers and knows the
-// name. One that is not known to know it is asked; the flow waits meanwhile.
+// way finds the connector: the first of the route that answers and has the
+// name. One of which that is not known yet is asked; the flow waits meanwhile.
 func (e *Egress) way(r tunnel.Ruling, lease *steer.Lease, route string, now time.Time) tunnel.Ruling {
-	waiting := false
-	for _, c := range e.healthy(route) {
-		if label, ok := e.labels.next(lease, c, now); ok {
+	r.Outcome = tunnel.Wait
+	healthy := e.healthy(route)
+	for _, c := range healthy {
+		switch label, what := e.labels.find(lease, c, route, now); what {
+		case found:
 			r.Outcome, r.Path.NewDst, r.Meta.Far = tunnel.Admit, label, c
 			return r
+		case askedFor:
+			return r
 		}
-		waiting = e.labels.fetch(lease, c, route, now) || waiting
 	}
-	if !waiting && e.routeDownFor(route) > linkPatience {
-		r.Meta.Reason = "no connector of route " + route + " answers"
-		return r
-	}
-	r.Outcome = tunnel.Wait
-	return r
+	return stuck(r, len(healthy) > 0, e.neighbours.allDownFor(routeNamed(e.set.Routes, route)))
 }

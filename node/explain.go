@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -12,25 +13,31 @@ import (
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver"
+	"github.com/starferry/starferry/steer"
 )
 
-// An explanation is why a question would be answered as it would, and the way
-// that its traffic would take. It takes no lease and asks no other node.
-type explanation struct {
+// An Explanation is why a question would be answered as it would, and the way
+// that its traffic would take. A running node makes one from what it knows, and
+// the command line from files; both print it by [Explanation.Lines].
+type Explanation struct {
 	Name     string      `json:"name"`
 	Type     string      `json:"type"`
 	Device   string      `json:"device,omitempty"`
 	Identity string      `json:"identity"`
-	Steps    []stepTaken `json:"steps"`
+	Steps    []StepTaken `json:"steps"`
 	Decision string      `json:"decision"`
 	Policy   string      `json:"policy,omitempty"`
 	Reason   string      `json:"reason,omitempty"`
 	Denied   string      `json:"denied,omitempty"`
-	Way      []string    `json:"way,omitempty"`
+	Told     string      `json:"told,omitempty"`            // to the device, with the answer
+	Virtual  string      `json:"virtual_address,omitempty"` // of a steered name
+	Way      []string    `json:"way,omitempty"`             // the nodes that its traffic may take, one each
+
+	trace *policy.Trace
 }
 
-// A stepTaken is one policy that was looked at.
-type stepTaken struct {
+// A StepTaken is one policy that was looked at.
+type StepTaken struct {
 	Policy  string `json:"policy"`
 	Place   string `json:"place"`
 	Hop     string `json:"hop"`
@@ -38,12 +45,12 @@ type stepTaken struct {
 	Text    string `json:"text,omitempty"`
 }
 
-// explained decides a question with a trace.
-func explained(p *policy.Policy, q *policy.Query) (*explanation, policy.Decision) {
+// Explain decides a question with a trace.
+func Explain(p *policy.Policy, q *policy.Query) (*Explanation, policy.Decision) {
 	d, trace := p.Explain(q)
-	x := &explanation{
+	x := &Explanation{
 		Name: q.Name, Type: dns.Type(q.Type).String(), Denied: d.Denied, Reason: d.Then.Reason, Decision: trace.Decision,
-		Identity: fmt.Sprintf("%v, by %v", q.Asker.Kind.Strength(), q.Asker.Kind),
+		Identity: fmt.Sprintf("%v, by %v", q.Asker.Kind.Strength(), q.Asker.Kind), Told: d.Text(), trace: trace,
 	}
 	if q.Asker.Device != nil {
 		x.Device = string(q.Asker.Device.ID)
@@ -52,7 +59,7 @@ func explained(p *policy.Policy, q *policy.Query) (*explanation, policy.Decision
 		x.Policy = d.Rule.Name
 	}
 	for _, s := range trace.Steps {
-		t := stepTaken{Hop: s.Hop, Matched: s.Matched.String(), Text: s.Text, Policy: "default"}
+		t := StepTaken{Hop: s.Hop, Matched: s.Matched.String(), Text: s.Text, Policy: "default"}
 		if s.Rule != nil {
 			t.Policy, t.Place = s.Rule.Name, s.Pos.String()
 		}
@@ -61,74 +68,71 @@ func explained(p *policy.Policy, q *policy.Query) (*explanation, policy.Decision
 	return x, d
 }
 
-// lines are the explanation for people, one fact each.
-func (x *explanation) lines() []string {
-	who := x.Device
-	if who == "" {
-		who = "nobody that is known"
-	}
+// Lines are the explanation for people, one fact each.
+func (x *Explanation) Lines() []string {
+	who := cmp.Or(x.Device, "nobody that is known")
 	out := []string{fmt.Sprintf("%s %s, asked by %s (identity %s)", x.Name, x.Type, who, x.Identity)}
-	for _, s := range x.Steps {
-		line := fmt.Sprintf("%s %s: %s", s.Place, s.Policy, s.Matched)
-		if s.Hop != x.Name {
-			line += " at " + s.Hop
-		}
-		if s.Text != "" {
-			line += ": " + s.Text
-		}
-		out = append(out, strings.TrimSpace(line))
+	out = append(out, strings.Split(x.trace.String(), "\n")...)
+	if x.Told != "" {
+		out = append(out, "told to the device: "+x.Told)
 	}
-	decision := "decision: " + x.Decision
-	if x.Policy != "" {
-		decision += " by policy " + x.Policy
+	if x.Virtual != "" {
+		out = append(out, "virtual address: "+x.Virtual)
 	}
-	if x.Denied != "" {
-		decision += ": " + x.Denied
-	} else if x.Reason != "" {
-		decision += ": " + x.Reason
+	for _, w := range x.Way {
+		out = append(out, "way: "+w)
 	}
-	return append(append(out, decision), x.Way...)
+	return out
 }
+
+// String is the text of Lines.
+func (x *Explanation) String() string { return strings.Join(x.Lines(), "\n") + "\n" }
 
 // explainLines answers CH TXT NAME.explain.starferry.
 func (g *Gateway) explainLines(name string, qtype uint16, a policy.Asker) []string {
 	ctx, cancel := context.WithTimeout(context.Background(), errandTime)
 	defer cancel()
-	return g.explainAs(ctx, name, qtype, a).lines()
+	return g.explainAs(ctx, name, qtype, a).Lines()
 }
 
 // explainAs decides as the gateway would for an asker, upstream included.
-func (g *Gateway) explainAs(ctx context.Context, name string, qtype uint16, a policy.Asker) *explanation {
+func (g *Gateway) explainAs(ctx context.Context, name string, qtype uint16, a policy.Asker) *Explanation {
 	q := &policy.Query{Name: name, Type: qtype, Asker: a, Now: time.Now()}
-	x, d := explained(g.rules.now(), q)
+	x, d := Explain(g.rules.now(), q)
 	if d.NeedAnswer {
 		q.Answered, q.Answer = true, g.dns.handler.Facts(ctx, resolver.Question{Name: name, Type: qtype, Class: dns.ClassINET})
-		x, d = explained(g.rules.now(), q)
+		x, d = Explain(g.rules.now(), q)
 	}
 	if d.Then.Action == policy.Steer && d.Denied == "" {
-		x.Way = g.wayOf(name, qtype, d.Then.Route)
+		x.Virtual, x.Way = g.wayOf(name, qtype, d.Then.Route)
 	}
 	return x
 }
 
-// wayOf says which way the traffic to a steered name takes.
-func (g *Gateway) wayOf(name string, qtype uint16, route string) (way []string) {
+// wayOf says which virtual address a steered name has, and which way the
+// traffic to it takes.
+func (g *Gateway) wayOf(name string, qtype uint16, route string) (virtual string, way []string) {
 	lease, ok := g.labels.table.Peek(name, qtype == dns.TypeAAAA)
+	virtual = "none yet; a question for the name leases one"
 	if ok {
-		way = append(way, "virtual address: "+lease.Addr().String())
-	} else {
-		way = append(way, "virtual address: none yet; a question for the name leases one")
+		virtual = lease.Addr().String()
 	}
 	for _, e := range routeNamed(g.set.Routes, route) {
-		line := fmt.Sprintf("egress %s: %s", e, upDown(g.neighbours.up(e)))
-		if ok {
-			if n, known := lease.Next(e); known {
-				line += ", label " + n.Addr.String()
-			}
-		}
-		way = append(way, line)
+		way = append(way, "egress "+e+": "+stands(g.neighbours.up(e), lease, e))
 	}
-	return way
+	return virtual, way
+}
+
+// stands says whether a node answers, and which label it has for a name (lease
+// is nil if the name has none here).
+func stands(up bool, lease *steer.Lease, node string) string {
+	line := upDown(up)
+	if lease != nil {
+		if n, known := lease.Next(node); known {
+			line += ", label " + n.Addr.String()
+		}
+	}
+	return line
 }
 
 func upDown(up bool) string {
@@ -156,7 +160,7 @@ func (g *Gateway) explain(ctx context.Context, q control.Question) (string, any,
 		}
 	}
 	x := g.explainAs(ctx, name, t, a)
-	return strings.Join(x.lines(), "\n") + "\n", x, nil
+	return x.String(), x, nil
 }
 
 // explain answers `starferry explain` at an egress, which knows devices by
@@ -178,19 +182,13 @@ func (e *Egress) explain(_ context.Context, q control.Question) (string, any, er
 		}
 		query.Asker = policy.Asker{Device: entry.Device, Kind: entry.Device.Kind, Verdicts: entry.Verdicts}
 	}
-	x, d := explained(e.rules.now(), query)
+	x, d := Explain(e.rules.now(), query)
 	if d.Then.Action == policy.Steer {
 		for _, c := range routeNamed(e.set.Routes, d.Then.Route) {
-			line := fmt.Sprintf("connector %s: %s", c, upDown(e.neighbours.up(c)))
-			if ok {
-				if n, known := lease.Next(c); known {
-					line += ", label " + n.Addr.String()
-				}
-			}
-			x.Way = append(x.Way, line)
+			x.Way = append(x.Way, "connector "+c+": "+stands(e.neighbours.up(c), lease, c))
 		}
 	}
-	return strings.Join(x.lines(), "\n") + "\n", x, nil
+	return x.String(), x, nil
 }
 
 // asked reads the name and type of a question at the control socket.

@@ -269,9 +269,4 @@ func (g *Gateway) egressFor(route string) (string, bool) {
 	return "", false
 }
 
-// routeDownFor returns for how long no egress of the route has answered.
-func (g *Gateway) routeDownFor(route string) time.Duration {
-	return g.neighbours.allDownFor(routeNamed(g.set.Routes, route))
-}
-
 var errUnknownNode = errors.New("no such neighbour")

@@ -156,23 +156,20 @@ func (g *Gateway) rule(f *tunnel.First, e *state.Entry, lease *steer.Lease, serv
 // way finds the egress and its label for an admitted flow: the first of the
 // route that answers, else the flow waits as long as a restart may take.
 func (g *Gateway) way(r tunnel.Ruling, lease *steer.Lease, route string, now time.Time) tunnel.Ruling {
-	eg, ok := g.egressFor(route)
-	if !ok {
-		r.Meta.Reason = "no egress of route " + route + " answers"
-		r.Outcome = tunnel.Wait
-		if g.routeDownFor(route) > linkPatience {
-			r.Outcome = tunnel.Deny
-		}
-		return r
-	}
-	r.Meta.Far = eg
-	if label, ok := g.labels.next(lease, eg, now); ok {
-		r.Outcome, r.Path.NewDst = tunnel.Admit, label
-		return r
-	}
 	r.Outcome = tunnel.Wait
-	if !g.labels.fetch(lease, eg, route, now) {
-		return tunnel.Ruling{Why: tunnel.DropTableFull}
+	any := false
+	for _, egress := range routeNamed(g.set.Routes, route) {
+		if !g.neighbours.up(egress) {
+			continue
+		}
+		any = true
+		switch label, what := g.labels.find(lease, egress, route, now); what {
+		case found:
+			r.Outcome, r.Path.NewDst, r.Meta.Far = tunnel.Admit, label, egress
+			return r
+		case askedFor:
+			return r
+		}
 	}
-	return r
+	return stuck(r, any, g.neighbours.allDownFor(routeNamed(g.set.Routes, route)))
 }

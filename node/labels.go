@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -18,7 +19,7 @@ const (
 	// labelAge is how long a label of the next hop is used without asking again.
 	labelAge = time.Hour
 	// refusedFor is how long a failed question for a label is not repeated by packets.
-	refusedFor = time.Second
+	refusedFor = 3 * time.Second
 )
 
 // errNoLabel is returned when the next hop answers that there is nothing to reach.
@@ -28,8 +29,7 @@ var errNoLabel = errors.New("the next hop has no address for the name")
 // leases, and the labels of the next hop that stand behind them.
 //
 // A label of the next hop is trusted for an hour, and never over a restart of
-// this node: [labels.next] says whether one may be used, [labels.learn] asks
-// for it again.
+// this node: [labels.find] gives it, or has the node asked for it again.
 type labels struct {
 	table   *steer.Table
 	started time.Time
@@ -39,9 +39,18 @@ type labels struct {
 	voided  func() // labels are void: flows have to be judged again
 
 	mu       sync.Mutex
-	busy     map[pending]time.Time // when asking began, or the moment until which it is not repeated
-	journals map[string]uint64     // by node: which its labels come from
+	busy     map[pending]busy
+	journals map[string]uint64 // by node: which its labels come from
 }
+
+// A busy question is being asked, or was refused and is not repeated yet.
+type busy struct {
+	until   time.Time
+	refused bool
+}
+
+// maxBusy is from where on questions that are over are forgotten.
+const maxBusy = 4096
 
 type pending struct {
 	label netip.Addr
@@ -49,40 +58,50 @@ type pending struct {
 }
 
 func newLabels(table *steer.Table, started time.Time, worker *worker) *labels {
-	return &labels{table: table, started: started, worker: worker, busy: map[pending]time.Time{}, journals: map[string]uint64{}}
+	return &labels{table: table, started: started, worker: worker, busy: map[pending]busy{}, journals: map[string]uint64{}}
 }
 
-// next returns the label of the node behind a lease, if it may be used.
-func (l *labels) next(lease *steer.Lease, node string, now time.Time) (netip.Addr, bool) {
+// A finding is what is known of a node's label behind a lease.
+type finding uint8
+
+const (
+	askedFor finding = iota // it is being asked for
+	found
+	refused // the node has just said that it has none, or did not answer
+)
+
+// find returns the label of the node behind a lease, if it may be used. If
+// not, the node is asked, once for all packets that wait for it.
+func (l *labels) find(lease *steer.Lease, node, route string, now time.Time) (netip.Addr, finding) {
 	n, ok := lease.Next(node)
-	if !ok || !n.Addr.IsValid() || n.Asked.Before(l.started) || now.Sub(n.Asked) > labelAge {
-		return netip.Addr{}, false
+	if ok && n.Addr.IsValid() && !n.Asked.Before(l.started) && now.Sub(n.Asked) <= labelAge {
+		return n.Addr, found
 	}
-	return n.Addr, true
-}
-
-// fetch has the node asked for its label, once for all packets that wait for
-// it, and reports whether it is worth waiting: not if it just said no.
-func (l *labels) fetch(lease *steer.Lease, node, route string, now time.Time) bool {
 	p := pending{lease.Addr(), node}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if until, ok := l.busy[p]; ok && now.Before(until) {
-		return true
+	if b, ok := l.busy[p]; ok && now.Before(b.until) {
+		if b.refused {
+			return netip.Addr{}, refused
+		}
+		return netip.Addr{}, askedFor
 	}
-	l.busy[p] = now.Add(errandTime)
-	taken := l.worker.try(func(ctx context.Context) { l.fetchNow(ctx, lease, node, route, p) })
-	if !taken {
+	if len(l.busy) >= maxBusy {
+		maps.DeleteFunc(l.busy, func(_ pending, b busy) bool { return !now.Before(b.until) })
+	}
+	l.busy[p] = busy{until: now.Add(errandTime)}
+	if !l.worker.try(func(ctx context.Context) { l.fetch(ctx, lease, node, route, p) }) {
 		delete(l.busy, p)
+		return netip.Addr{}, refused
 	}
-	return taken
+	return netip.Addr{}, askedFor
 }
 
-func (l *labels) fetchNow(ctx context.Context, lease *steer.Lease, node, route string, p pending) {
+func (l *labels) fetch(ctx context.Context, lease *steer.Lease, node, route string, p pending) {
 	_, err := l.refresh(ctx, lease, node, route)
 	l.mu.Lock()
 	if err != nil {
-		l.busy[p] = time.Now().Add(refusedFor)
+		l.busy[p] = busy{until: time.Now().Add(refusedFor), refused: true}
 	} else {
 		delete(l.busy, p)
 	}
