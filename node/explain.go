@@ -113,9 +113,10 @@ func (g *Gateway) explainAs(ctx context.Context, name string, qtype uint16, a po
 // traffic to it takes.
 func (g *Gateway) wayOf(name string, qtype uint16, route string) (virtual string, way []string) {
 	lease, ok := g.labels.table.Peek(name, qtype == dns.TypeAAAA)
-	virtual = "none yet; a question for the name leases one"
 	if ok {
 		virtual = lease.Addr().String()
+	} else {
+		lease, virtual = nil, "none yet; a question for the name leases one"
 	}
 	for _, e := range routeNamed(g.set.Routes, route) {
 		way = append(way, "egress "+e+": "+stands(g.neighbours.up(e), lease, e))
@@ -174,6 +175,8 @@ func (e *Egress) explain(_ context.Context, q control.Question) (string, any, er
 	lease, ok := e.labels.table.Peek(name, t == dns.TypeAAAA)
 	if ok {
 		query.Answer = lease.Facts()
+	} else {
+		lease = nil
 	}
 	if q.Device != "" {
 		entry, known := e.store.Directory().ByID(device.ID(q.Device))
@@ -183,7 +186,7 @@ func (e *Egress) explain(_ context.Context, q control.Question) (string, any, er
 		query.Asker = policy.Asker{Device: entry.Device, Kind: entry.Device.Kind, Verdicts: entry.Verdicts}
 	}
 	x, d := Explain(e.rules.now(), query)
-	if d.Then.Action == policy.Steer {
+	if d.Then.Action == policy.Steer && d.Denied == "" {
 		for _, c := range routeNamed(e.set.Routes, d.Then.Route) {
 			x.Way = append(x.Way, "connector "+c+": "+stands(e.neighbours.up(c), lease, c))
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/starferry/starferry/configs"
 	"github.com/starferry/starferry/control"
 	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/node"
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/policy/match"
 )
@@ -152,8 +153,15 @@ func (x *explaining) decide(cmd *cobra.Command, q *policy.Query) error {
 	if q.Asker, err = x.asker(set, q.Now); err != nil {
 		return err
 	}
-	d, trace := set.Policy.Explain(q)
-	_, err = io.WriteString(cmd.OutOrStdout(), explained(set, q, &d, trace))
+	out, d := node.Explain(set.Policy, q)
+	if d.Then.Action == policy.Steer && d.Denied == "" && !d.NeedAnswer {
+		out.Way = way(set, d.Then.Route)
+	}
+	text := out.String()
+	if d.NeedAnswer {
+		text += "the answer decides: give it with --answer ADDRESS/COUNTRY\n"
+	}
+	_, err = io.WriteString(cmd.OutOrStdout(), text)
 	return err
 }
 
@@ -213,44 +221,18 @@ func (x *explaining) asker(set *configs.Set, now time.Time) (policy.Asker, error
 	return a, nil
 }
 
-// explained writes a decision from files in the form that a running node has.
-func explained(set *configs.Set, q *policy.Query, d *policy.Decision, trace *policy.Trace) string {
-	var b strings.Builder
-	who := cmp.Or(string(idOf(q)), "nobody that is known")
-	fmt.Fprintf(&b, "%s %s, asked by %s (identity %v, by %v)\n", q.Name, dns.Type(q.Type), who, q.Asker.Kind.Strength(), q.Asker.Kind)
-	fmt.Fprintf(&b, "%s\n", strings.TrimRight(trace.String(), "\n"))
-	if d.NeedAnswer {
-		b.WriteString("the answer decides: give it with --answer ADDRESS/COUNTRY\n")
-	} else if text := d.Text(); text != "" {
-		fmt.Fprintf(&b, "told to the device: %s\n", text)
-	}
-	if d.Then.Action == policy.Steer && d.Denied == "" && !d.NeedAnswer {
-		for _, line := range way(set, d.Then.Route) {
-			b.WriteString(line + "\n")
-		}
-	}
-	return b.String()
-}
-
-func idOf(q *policy.Query) string {
-	if q.Asker.Device == nil {
-		return ""
-	}
-	return string(q.Asker.Device.ID)
-}
-
 // way says which nodes a route leads by, as far as the file knows.
 func way(set *configs.Set, route string) (lines []string) {
 	if e := set.Egress; e != nil {
 		for _, name := range via(e.Routes, route) {
-			lines = append(lines, "way: connector "+name)
+			lines = append(lines, "connector "+name)
 		}
 		return lines
 	}
 	for _, name := range via(set.Gateway.Routes, route) {
 		for _, p := range set.Gateway.Egresses {
 			if p.Name == name {
-				lines = append(lines, fmt.Sprintf("way: egress %s at %s", name, p.Endpoint))
+				lines = append(lines, fmt.Sprintf("egress %s at %s", name, p.Endpoint))
 			}
 		}
 	}
