@@ -117,6 +117,17 @@ func (n *neighbours) report(name string, up bool, rtt time.Duration, reason stri
 	n.changed(name, up)
 }
 
+// measured keeps how long the latest answer of a neighbour took. Nothing is
+// decided by that, so nobody is told.
+func (n *neighbours) measured(name string, rtt time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if nb := n.by[name]; nb != nil {
+		nb.row.RTT = rtt
+		n.put(nb.row)
+	}
+}
+
 func (n *neighbours) put(row state.Link) {
 	if err := n.store.Update(func(tx state.Tx) error { return tx.PutLink(row) }); err != nil {
 		n.log.Error("keeping the state of a link", "err", err)

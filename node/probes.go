@@ -39,6 +39,7 @@ func (t *trunk) prober(wire int, p configs.Peer, n *neighbours, heard func(node 
 			}
 			n.report(p.Name, up, rtt, reason)
 		},
+		Answered: func(rtt time.Duration) { n.measured(p.Name, rtt) },
 	}
 	return lifecycle.Task{Name: "prober of " + p.Name, Run: pr.Run}
 }
