@@ -76,6 +76,7 @@ func TestRestarts(t *testing.T) {
 			f.as(t, func(t *testing.T, f *fleet) {
 				f.report(true)
 				d := f.running()
+				f.remembered()
 				at.node.kill()
 				start := time.Now()
 				at.node.run()
@@ -111,6 +112,16 @@ func (f *fleet) as(t *testing.T, try func(*testing.T, *fleet)) {
 	l.t, own.lab = t, &l
 	l.dir = f.dir
 	try(t, &own)
+}
+
+// remembered waits until the gateway has written down where its device is,
+// which it does within seconds: a node that comes back greets its peers there.
+func (f *fleet) remembered() {
+	f.t.Helper()
+	within(f.t, 5*time.Second, "the device's endpoint on disk", func() bool {
+		b, err := os.ReadFile(f.path("gateway/endpoints.json"))
+		return err == nil && strings.Contains(string(b), f.key("alice").public)
+	})
 }
 
 // page fetches the origin's page until it comes, and returns how long that took.
