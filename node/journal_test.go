@@ -36,3 +36,25 @@ func TestLostJournal(t *testing.T) {
 		old.resetNear(w.laptop.next(time.Second))
 	})
 }
+
+// So with a connector, whose restart alone has the egress ask for its labels
+// anew: a second egress may have been given them meanwhile.
+func TestLostJournalOfConnector(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, "cn-1")
+		www := w.laptop.resolve("www.china.test")
+		w.sleepUntil(60 * time.Second)
+		w.stops["cn-1"]()
+		w.forget("cn-1", "leases")
+		w.startConnector("cn-1")
+		w.sleepUntil(70 * time.Second)
+
+		other := w.connectors["cn-1"].table
+		if l, err := other.Lease("shop.china.test", false, "", time.Now()); err != nil || l.Addr() != poolC(1)[0].Addr().Next() {
+			t.Fatalf("the label that www had is not that of %v, %v", l, err)
+		}
+		if k := w.dial(40001, www, "cn-1"); k.origin != origin {
+			t.Errorf("www leads to %v", k.origin)
+		}
+	})
+}

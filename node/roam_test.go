@@ -27,7 +27,7 @@ func TestConnectorRoams(t *testing.T) {
 		took := k.insist(k.say, k.far.inbox)
 		probed := 900*time.Millisecond + toChina
 		same(t, "a segment gets through", took, nextSent(probed-toGateway-toEgress)+oneWay)
-		time.Sleep(time.Minute)
+		w.sleepUntil(w.at() + time.Minute)
 		if n := w.linkChanges("hk-1"); n != 2 {
 			t.Errorf("the links of the egress have changed %d times, want 2: that they came up", n)
 		}
@@ -135,7 +135,7 @@ func TestDatagramsMoveOver(t *testing.T) {
 		w.hosts["cn-1"].Down()
 		for len(w.mainland["cn-2"].c) == 0 && w.at() < 2*time.Minute {
 			w.laptop.out(p.bytes())
-			time.Sleep(250 * time.Millisecond)
+			w.sleepUntil(w.at() + 250*time.Millisecond)
 		}
 		given := noticed + linkPatience
 		a := w.mainland["cn-2"].next(time.Second)

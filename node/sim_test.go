@@ -235,18 +235,22 @@ func (w *world) run(name string, run func(context.Context) error) {
 }
 
 func (w *world) near(name string) Surroundings {
-	return Surroundings{
+	mainland := w.mainland[name] // nil but for connectors
+	n := Surroundings{
 		Log:  slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		Link: func(c *link.Config) { c.Bind = w.hosts[name].Bind() },
 		Services: func(addrs []netip.Addr, _ int, out func([]byte)) (Services, error) {
 			return newInet(addrs, out), nil
 		},
 		Dial: dialZone,
-		LAN:  func(in func([]byte)) func([]byte) { return w.mainland[name].open(in) },
 		Shared: func(context.Context) (*Shared, error) {
 			return &Shared{w.putVerdicts, w.followVerdicts, w.syncDirectory, refuseAll, func() error { return nil }}, nil
 		},
 	}
+	if mainland != nil {
+		n.LAN = mainland.open
+	}
+	return n
 }
 
 func (w *world) node(name string, addrs []netip.Addr, pool []netip.Prefix) configs.Node {
@@ -264,9 +268,7 @@ func (w *world) startGateway() {
 	}
 	set.WireGuard.Listen = netip.AddrPortFrom(netip.Addr{}, gatewayOuter.Port())
 	alice := &device.Device{ID: "alice-laptop", Kind: device.ByWireGuard, Key: laptopKey.Public(), Overlay: singles(laptopAddrs), Groups: []string{"staff"}}
-	near := w.near("gw-sjc")
-	near.LAN = nil
-	g, err := NewGateway(set, gatewayKey, w.load(gatewayPolicy, alice), near)
+	g, err := NewGateway(set, gatewayKey, w.load(gatewayPolicy, alice), w.near("gw-sjc"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
