@@ -130,14 +130,3 @@ func (p *pins) choose(src, label netip.Addr, from []netip.Addr, now time.Time) (
 	p.by[pin{src, label}] = pinned{from[0], now.Add(pinFor)}
 	return from[0], true
 }
-
-// forget drops the pins to a label whose origin has new addresses.
-func (p *pins) forget(label netip.Addr) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for k := range p.by {
-		if k.label == label {
-			delete(p.by, k)
-		}
-	}
-}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 
-	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/internal/lifecycle"
 	"github.com/starferry/starferry/tunnel"
 	"github.com/starferry/starferry/tunnel/lan"
@@ -142,5 +141,3 @@ var probe6 = netip.MustParseAddrPort("[2400:3200::1]:53")
 
 // errNoDevice is the answer to a question about a device that is not enrolled.
 var errNoDevice = errors.New("no device of that name")
-
-func asksAs(d *device.Device) device.Kind { return d.Kind }

@@ -173,10 +173,7 @@ policies:
   - {name: b, then: allow}
   - {name: c, if: {group: staff}, then: allow}
 `)
-	var got []string
-	for _, w := range p.Warnings() {
-		got = append(got, w)
-	}
+	got := p.Warnings()
 	want := []string{
 		"policy.yaml:3:3: list wide: entries as wide as",
 		"policy.yaml:5:3: list broken: entries that cannot be",

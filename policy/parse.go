@@ -93,8 +93,6 @@ func (c *compiler) readPostures(m *yamlpos.Map) {
 	}
 }
 
-var ruleKeys = []string{"name", "if", "require", "then", "reason", "ede", "deny"}
-
 func (c *compiler) readRule(m *yamlpos.Map) Rule {
 	m.Require("name", "then")
 	r := Rule{Name: yamlpos.Read(m, "name", "", word), At: m.Pos()}

@@ -233,7 +233,7 @@ func (m *model) hold(f *mflow, side Side, p pkt) {
 	if f.held == nil {
 		f.since = m.now
 	}
-	if f.held == nil || len(f.held) < holdFlow {
+	if len(f.held) < holdFlow {
 		f.held = append(f.held, sent{side, p})
 	}
 }

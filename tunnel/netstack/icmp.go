@@ -76,7 +76,7 @@ func echoRequest(pkt []byte) (dst netip.Addr, ok bool) {
 			len(body) >= header.ICMPv4MinimumSize && header.ICMPv4(body).Type() == header.ICMPv4Echo
 	case len(pkt) >= header.IPv6MinimumSize && pkt[0]>>4 == 6:
 		ip := header.IPv6(pkt)
-		if !ip.IsValid(len(pkt)) || ip.TransportProtocol() != header.ICMPv6ProtocolNumber {
+		if !ip.IsValid(len(pkt)) || ip.NextHeader() != uint8(header.ICMPv6ProtocolNumber) {
 			return dst, false
 		}
 		body := ip.Payload()
