@@ -322,6 +322,63 @@ func TestInvalidStays(t *testing.T) {
 	}
 }
 
+// A machine beside the connector sends with a device's address, by way of the
+// connector: the masquerade is not for it.
+func TestForgedSourcesStay(t *testing.T) {
+	_, _, far := mainland(t)
+	near, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(near)
+	tun, _ := open(t, "starferry0")
+	sources := prefixes("100.72.0.0/20")
+	if _, err := tun.Setup(Setup{Routes: sources}); err != nil {
+		t.Fatal(err)
+	}
+	defer start(t, tun)()
+	beyond, got := open(t, "beyond0") // where the connector's host forwards to
+	if _, err := beyond.Setup(Setup{Routes: prefixes("198.51.100.0/24")}); err != nil {
+		t.Fatal(err)
+	}
+	defer start(t, beyond)()
+	undo, err := Masquerade(Config{TUN: "starferry0", Sources: sources, Table: "t"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer undo()
+	run(t, "echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter; echo 0 >/proc/sys/net/ipv4/conf/wan0/rp_filter")
+
+	far.enter(t)
+	run(t, "ip addr add "+device4+"/32 dev lo; ip route add 198.51.100.0/24 via "+near4)
+	for _, source := range []string{device4, origin4} {
+		d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(source + ":1000"))}
+		c, err := d.Dial("udp", "198.51.100.7:2000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("from " + source)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	host(near).enter(t)
+	limit := time.After(patience)
+	for {
+		select {
+		case p := <-got:
+			if bytes.Contains(p, []byte("from "+device4)) {
+				t.Fatal("a forged packet was forwarded")
+			}
+			if bytes.Contains(p, []byte("from "+origin4)) { // sent after it, so that one is gone
+				return
+			}
+		case <-limit:
+			t.Fatal("nothing was forwarded")
+		}
+	}
+}
+
 // answerToNobody is an ICMP echo reply of the device that nobody asked for.
 func answerToNobody() []byte {
 	pkt := datagram(netip.MustParseAddrPort(device4+":0"), netip.MustParseAddrPort(origin4+":0"), "")

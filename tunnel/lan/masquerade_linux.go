@@ -17,8 +17,10 @@ import (
 // address. It writes one table of the family inet and replaces one of the same
 // name that a crash has left. The TUN device must exist.
 //
-// The table also drops packets of the sources that connection tracking calls
-// invalid: those it does not translate, and overlay addresses must not leak.
+// The table also drops packets of the sources that came in by another
+// interface than the TUN, since somebody beside the connector forged them, and
+// those that connection tracking calls invalid: it does not translate them, and
+// overlay addresses must not leak.
 //
 // Rules of other tables stand: a host whose firewall forwards nothing by
 // default must admit the TUN there.
@@ -54,6 +56,7 @@ func writeTable(c Config) error {
 	})
 	for _, p := range c.Sources {
 		nft.AddRule(&nftables.Rule{Table: table, Chain: leave, Exprs: append(leaving(p, c.TUN), &expr.Masq{})})
+		nft.AddRule(&nftables.Rule{Table: table, Chain: pass, Exprs: append(forged(p, c.TUN), drop())})
 		nft.AddRule(&nftables.Rule{Table: table, Chain: pass, Exprs: append(leaving(p, c.TUN), dropInvalid()...)})
 	}
 	if err := nft.Flush(); err != nil {
@@ -86,6 +89,17 @@ func replaceTable(nft *nftables.Conn, name string) *nftables.Table {
 // leaving matches packets of a source that leave by another interface than
 // the TUN: oifname != tun, meta nfproto, ip saddr.
 func leaving(source netip.Prefix, tun string) []expr.Any {
+	return notBy(expr.MetaKeyOIFNAME, source, tun)
+}
+
+// forged matches packets of a source that came in by another interface than
+// the TUN. (The masquerade itself cannot ask: its hook does not know by which
+// interface a packet came.)
+func forged(source netip.Prefix, tun string) []expr.Any {
+	return notBy(expr.MetaKeyIIFNAME, source, tun)
+}
+
+func notBy(side expr.MetaKey, source netip.Prefix, tun string) []expr.Any {
 	name := make([]byte, unix.IFNAMSIZ)
 	copy(name, tun)
 	proto, offset := byte(unix.NFPROTO_IPV4), uint32(12) // RFC 791 section 3.1
@@ -95,7 +109,7 @@ func leaving(source netip.Prefix, tun string) []expr.Any {
 	network := source.Masked().Addr().AsSlice()
 	size := uint32(len(network))
 	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
+		&expr.Meta{Key: side, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: name},
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
@@ -114,6 +128,8 @@ func dropInvalid() []expr.Any {
 			Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitINVALID), Xor: make([]byte, 4),
 		},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
-		&expr.Verdict{Kind: expr.VerdictDrop},
+		drop(),
 	}
 }
+
+func drop() expr.Any { return &expr.Verdict{Kind: expr.VerdictDrop} }
