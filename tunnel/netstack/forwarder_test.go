@@ -513,21 +513,6 @@ func badChecksum(p []byte) string {
 	return ""
 }
 
-func TestPingUnprivileged(t *testing.T) {
-	ping, err := netstack.PingUnprivileged()
-	if err != nil {
-		t.Skipf("not allowed here: %v", err)
-	}
-	if err := ping(within(t, 5*time.Second), netip.MustParseAddr("127.0.0.1")); err != nil {
-		t.Error(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if err := ping(ctx, netip.MustParseAddr("192.0.2.1")); err == nil {
-		t.Error("a documentation address answered")
-	}
-}
-
 func FuzzInject(f *testing.F) {
 	f.Add(echoRequest(device4, origin4, "hello"))
 	f.Add(echoRequest(device6, origin6, ""))

@@ -29,6 +29,9 @@ func PingUnprivileged() (ping func(ctx context.Context, dst netip.Addr) error, e
 // pingOnce sends one echo request, with a token by which it knows the answer:
 // the kernel sets the identifier, and gives the socket only answers to it.
 func pingOnce(ctx context.Context, dst netip.Addr) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("pinging %v: %w", dst, err)
+	}
 	network, local, proto := "udp4", "0.0.0.0", 1
 	request, reply := icmp.Type(ipv4.ICMPTypeEcho), icmp.Type(ipv4.ICMPTypeEchoReply)
 	if dst.Is6() {
