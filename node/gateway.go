@@ -122,9 +122,11 @@ func (g *Gateway) makeLabels() error {
 
 // apply puts devices in force: in the tables, and as peers of the link.
 func (g *Gateway) apply(l *Loaded) error {
+	gone := g.missing(l.Devices)
 	if err := g.store.Update(func(tx state.Tx) error { return tx.ReplaceDevices(l.Devices) }); err != nil {
 		return err
 	}
+	g.postures.forget(gone)
 	return g.trunk.wires[0].dev.SetPeers(g.peers(l.Devices))
 }
 

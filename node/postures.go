@@ -196,6 +196,10 @@ func (p *postures) judge(ctx context.Context, id device.ID, r received) (posture
 	if err := p.g.shared.PutVerdicts(ctx, id, verdicts, r.at); err != nil {
 		p.g.log.Error("the verdicts of a device are not on disk", "device", id, "err", err)
 	}
+	if _, listed := p.g.store.View().Device(id); !listed { // any more
+		p.forget([]device.ID{id})
+		return nil, errNoDevice
+	}
 	return verdicts, nil
 }
 
@@ -215,9 +219,14 @@ func (p *postures) judgeAll() {
 
 // restore puts what the shared state holds into the tables.
 func (p *postures) restore(all map[device.ID]state.StoredVerdicts, changed []device.ID) {
+	var gone []device.ID
 	err := p.g.store.Update(func(tx state.Tx) error {
 		for _, id := range changed {
 			v, ok := all[id]
+			if ok && p.left(tx, id) {
+				gone = append(gone, id)
+				continue
+			}
 			if !ok {
 				if err := tx.DeleteVerdicts(id); err != nil {
 					return err
@@ -236,6 +245,7 @@ func (p *postures) restore(all map[device.ID]state.StoredVerdicts, changed []dev
 	if err != nil {
 		p.g.log.Error("taking over verdicts", "err", err)
 	}
+	p.forget(gone)
 	p.first.Do(func() { close(p.restored) })
 	p.sync()
 }
@@ -288,8 +298,13 @@ func (p *postures) publishNow(ctx context.Context) {
 	}
 }
 
-// watch takes reports that are left as files, DEVICE.json, in a folder.
+// watch takes reports that are left as files, DEVICE.json, in a folder. Who can
+// write to it speaks for all devices: one that is made here belongs to this
+// node's user alone.
 func (p *postures) watch(ctx context.Context, dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the folder for reports (posture_drop): %w", err)
+	}
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watching for reports: %w", err)

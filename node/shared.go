@@ -19,9 +19,11 @@ import (
 // clocks of its own, so a gateway under a fake clock brings another.
 type Shared struct {
 	PutVerdicts    func(ctx context.Context, id device.ID, v posture.Verdicts, received time.Time) error
+	DeleteVerdicts func(ctx context.Context, id device.ID) error
 	FollowVerdicts func(ctx context.Context, apply func(all map[device.ID]state.StoredVerdicts, changed []device.ID)) error
 	SyncDirectory  func(ctx context.Context, egress string, rows []state.DirectoryRow) error
 	ServeDirectory func(ctx context.Context, l net.Listener, allow func(remote netip.Addr) (egress string, ok bool), log *slog.Logger) error
+	Refused        func() uint64 // how many requests ServeDirectory has refused; nil: not counted
 	Close          func() error
 }
 
@@ -41,7 +43,8 @@ func (g *Gateway) openShared(ctx context.Context) (err error) {
 		return fmt.Errorf("opening the shared state: %w", err)
 	}
 	g.shared = &Shared{
-		PutVerdicts: e.PutVerdicts, FollowVerdicts: e.FollowVerdicts, SyncDirectory: e.SyncDirectory, Close: e.Close,
+		PutVerdicts: e.PutVerdicts, DeleteVerdicts: e.DeleteVerdicts, FollowVerdicts: e.FollowVerdicts,
+		SyncDirectory: e.SyncDirectory, Refused: e.Refused, Close: e.Close,
 		ServeDirectory: func(ctx context.Context, l net.Listener, allow func(netip.Addr) (string, bool), log *slog.Logger) error {
 			return state.ServeDirectory(ctx, l, e, allow, log)
 		},

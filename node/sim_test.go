@@ -244,7 +244,10 @@ func (w *world) near(name string) Surroundings {
 		},
 		Dial: dialZone,
 		Shared: func(context.Context) (*Shared, error) {
-			return &Shared{w.putVerdicts, w.followVerdicts, w.syncDirectory, refuseAll, func() error { return nil }}, nil
+			return &Shared{
+				PutVerdicts: w.putVerdicts, DeleteVerdicts: w.deleteVerdicts, FollowVerdicts: w.followVerdicts,
+				SyncDirectory: w.syncDirectory, ServeDirectory: refuseAll, Close: func() error { return nil },
+			}, nil
 		},
 	}
 	if mainland != nil {
@@ -338,6 +341,13 @@ func (w *world) putVerdicts(_ context.Context, id device.ID, v posture.Verdicts,
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.verdicts[id] = state.StoredVerdicts{Verdicts: v, Received: received}
+	return nil
+}
+
+func (w *world) deleteVerdicts(_ context.Context, id device.ID) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.verdicts, id)
 	return nil
 }
 
