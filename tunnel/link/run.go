@@ -28,6 +28,8 @@ const (
 
 	saveEvery     = 2 * time.Second // a device that has just come must not be forgotten by a crash
 	lookEvery     = 2 * time.Second
+	lookSeldom    = 10 * time.Second // with more than manyPeers
+	manyPeers     = 1000
 	resolveWithin = 5 * time.Second
 	resolveAgain  = 30 * time.Second // the longest pause between attempts
 )
@@ -291,8 +293,8 @@ func (d *Device) look(ctx context.Context, w *wg.Device) {
 			last = time.Now()
 			d.save(known, false)
 		}
-		if len(known) > 1000 { // reading 10,000 peers takes about 50 ms
-			tick.Reset(saveEvery)
+		if len(known) > manyPeers { // reading 10,000 peers takes about 50 ms
+			tick.Reset(lookSeldom)
 		}
 	}
 }
