@@ -25,6 +25,7 @@ func newEgressDNS(e *Egress) *egressDNS {
 		Gateway:    d.gateway,
 		Node:       d.node,
 		Ran:        e.ran,
+		Explain:    func(name, route string) []string { return e.connectors(name, false, route) },
 		Policy:     e.rules.now,
 		Connectors: e.healthy,
 		Ask:        e.askOne,

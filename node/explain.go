@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -104,14 +105,14 @@ func (g *Gateway) explainAs(ctx context.Context, name string, qtype uint16, a po
 		x, d = Explain(g.rules.now(), q)
 	}
 	if d.Then.Action == policy.Steer && d.Denied == "" {
-		x.Virtual, x.Way = g.wayOf(name, qtype, d.Then.Route)
+		x.Virtual, x.Way = g.wayOf(ctx, name, qtype, d.Then.Route)
 	}
 	return x
 }
 
 // wayOf says which virtual address a steered name has, and which way the
 // traffic to it takes.
-func (g *Gateway) wayOf(name string, qtype uint16, route string) (virtual string, way []string) {
+func (g *Gateway) wayOf(ctx context.Context, name string, qtype uint16, route string) (virtual string, way []string) {
 	lease, ok := g.labels.table.Peek(name, qtype == dns.TypeAAAA)
 	if ok {
 		virtual = lease.Addr().String()
@@ -119,9 +120,44 @@ func (g *Gateway) wayOf(name string, qtype uint16, route string) (virtual string
 		lease, virtual = nil, "none yet; a question for the name leases one"
 	}
 	for _, e := range routeNamed(g.set.Routes, route) {
-		way = append(way, "egress "+e+": "+stands(g.neighbours.up(e), lease, e))
+		up := g.neighbours.up(e)
+		way = append(way, "egress "+e+": "+stands(up, lease, e))
+		if up {
+			way = append(way, g.beyond(ctx, e, name, route)...)
+		}
 	}
 	return virtual, way
+}
+
+// beyond asks an egress which connectors a name can go by.
+func (g *Gateway) beyond(ctx context.Context, egress, name, route string) []string {
+	p, ok := peerWhere(g.set.Egresses, nameIs(egress))
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	lines, err := resolver.AskWay(ctx, g.trunk.local.DialContext, netip.AddrPortFrom(p.Address[0], dnsPort), name, route)
+	if err != nil {
+		return []string{egress + " does not say which connectors it has: " + err.Error()}
+	}
+	for i := range lines {
+		lines[i] = egress + ": " + lines[i]
+	}
+	return lines
+}
+
+// connectors says how the connectors of a route stand, and which labels they
+// have for a name.
+func (e *Egress) connectors(name string, v6 bool, route string) (lines []string) {
+	lease, ok := e.labels.table.Peek(name, v6)
+	if !ok {
+		lease = nil
+	}
+	for _, c := range routeNamed(e.set.Routes, route) {
+		lines = append(lines, "connector "+c+": "+stands(e.neighbours.up(c), lease, c))
+	}
+	return lines
 }
 
 // stands says whether a node answers, and which label it has for a name (lease
@@ -175,8 +211,6 @@ func (e *Egress) explain(_ context.Context, q control.Question) (string, any, er
 	lease, ok := e.labels.table.Peek(name, t == dns.TypeAAAA)
 	if ok {
 		query.Answer = lease.Facts()
-	} else {
-		lease = nil
 	}
 	if q.Device != "" {
 		entry, known := e.store.Directory().ByID(device.ID(q.Device))
@@ -187,9 +221,7 @@ func (e *Egress) explain(_ context.Context, q control.Question) (string, any, er
 	}
 	x, d := Explain(e.rules.now(), query)
 	if d.Then.Action == policy.Steer && d.Denied == "" {
-		for _, c := range routeNamed(e.set.Routes, d.Then.Route) {
-			x.Way = append(x.Way, "connector "+c+": "+stands(e.neighbours.up(c), lease, c))
-		}
+		x.Way = e.connectors(name, t == dns.TypeAAAA, d.Then.Route)
 	}
 	return x.String(), x, nil
 }

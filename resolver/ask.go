@@ -218,3 +218,20 @@ func Probe(ctx context.Context, dial Dial, addr netip.AddrPort, run uint64) (Nod
 	}
 	return n, nil
 }
+
+// AskWay asks a node which way a name takes from there on a route, for those
+// who explain.
+func AskWay(ctx context.Context, dial Dial, addr netip.AddrPort, name, route string) ([]string, error) {
+	q := Question{Name: name + explainSuffix, Type: dns.TypeTXT, Class: dns.ClassCHAOS}
+	r, err := AskNode(ctx, dial, addr, q, route, nil)
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for _, rr := range r.Msg.Answer {
+		if t, ok := rr.(*dns.TXT); ok {
+			lines = append(lines, t.Txt...)
+		}
+	}
+	return lines, nil
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,9 @@ type Egress struct {
 	// Node says which node an address is that may probe this one, but ask
 	// nothing else: the connectors.
 	Node func(from netip.Addr) (name string, ok bool)
+	// Explain, if set, says for a gateway which way a name takes from here on
+	// the asked route: CH TXT NAME.explain.starferry.
+	Explain func(name, route string) []string
 	// Ran, if set, is told at each probe of a node which run of it asks: one that
 	// has restarted has forgotten its flows.
 	Ran    func(node string, run uint64)
@@ -134,6 +138,9 @@ func (e *Egress) answer(ctx context.Context, in *inbound, node string, gateway b
 		return NodeInfo{e.Name, "egress", journal(e.Journal), e.Version}.outcome(in)
 	case !gateway:
 		return refused("not a gateway of this egress")
+	case in.Class == dns.ClassCHAOS && in.Type == dns.TypeTXT && e.Explain != nil && strings.HasSuffix(in.Name, explainSuffix):
+		lines := e.Explain(strings.TrimSuffix(in.Name, explainSuffix), p.route)
+		return &outcome{action: Local, answer: []dns.RR{in.texts(lines)}}
 	case in.Class != dns.ClassINET || meta(in.Type) || in.Type == dns.TypeANY:
 		return refused(e.Name + ": not a question for an egress")
 	case p.route == "":
