@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/starferry/starferry/configs"
@@ -66,8 +69,11 @@ func NewConnector(set *configs.Connector, key link.PrivateKey, near Surroundings
 	if err != nil {
 		return nil, err
 	}
-	c.dns, err = newConnectorDNS(c)
-	return c, err
+	if c.dns, err = newConnectorDNS(c); err != nil {
+		return nil, err
+	}
+	m := &metrics{leases: c.table, store: c.store}
+	return c, m.register(near.Metrics, c.dns.server)
 }
 
 // makeLinks makes one WireGuard device for each egress: both carry the same
@@ -127,6 +133,7 @@ func (c *Connector) Run(ctx context.Context) error {
 		{Name: "leases", Run: c.table.Run},
 		{Name: "neighbours", Run: c.neighbours.Run},
 		{Name: "control", Run: c.serveControl},
+		{Name: "signals", Run: c.outliveHangups},
 		{Name: "metrics", Run: func(ctx context.Context) error { return serveMetrics(ctx, c.set.Metrics, &c.near) }},
 	})
 	if lan := c.trunk.lanTask; lan != nil {
@@ -134,6 +141,22 @@ func (c *Connector) Run(ctx context.Context) error {
 	}
 	c.log.Info("connector", "address", c.set.Address)
 	return lifecycle.Run(ctx, tasks...)
+}
+
+// outliveHangups keeps SIGHUP, which makes gateway and egress reload and would
+// end this process by default, from doing anything here.
+func (c *Connector) outliveHangups(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			c.log.Info("SIGHUP: a connector has nothing to reload; a changed file takes effect at the next start")
+		}
+	}
 }
 
 func (c *Connector) isOwn(a netip.Addr) bool { return slices.Contains(c.set.Address, a) }

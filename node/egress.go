@@ -72,7 +72,8 @@ func NewEgress(set *configs.Egress, key link.PrivateKey, load func() (*Loaded, e
 		return nil, err
 	}
 	e.dns = newEgressDNS(e)
-	return e, nil
+	m := &metrics{leases: e.labels.table, store: e.store, rules: e.rules, gateways: set.Gateways, feeds: e.feeds}
+	return e, m.register(near.Metrics, e.dns.server)
 }
 
 func (e *Egress) makeLink(key link.PrivateKey) error {
@@ -214,6 +215,14 @@ type feedStatus struct {
 	up     bool
 	reason string
 	skew   time.Duration
+	timed  bool // skew is known
+}
+
+// of returns how the directory of a gateway is being followed.
+func (f *feeds) of(gateway string) feedStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.told[gateway]
 }
 
 func (f *feeds) health(gateway string, up bool, reason string) {
@@ -228,7 +237,7 @@ func (f *feeds) skew(gateway string, d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.told[gateway]
-	s.skew = d
+	s.skew, s.timed = d, true
 	f.told[gateway] = s
 }
 

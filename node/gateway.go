@@ -89,8 +89,11 @@ func NewGateway(set *configs.Gateway, key link.PrivateKey, load func() (*Loaded,
 	if g.rules, err = newRules(load, g.apply, g.reloaded, g.log, near.Metrics); err != nil {
 		return nil, err
 	}
-	g.dns, err = newGatewayDNS(g)
-	return g, err
+	if g.dns, err = newGatewayDNS(g); err != nil {
+		return nil, err
+	}
+	m := &metrics{leases: g.labels.table, store: g.store, rules: g.rules}
+	return g, m.register(near.Metrics, g.dns.server)
 }
 
 func (g *Gateway) makeLink(key link.PrivateKey) error {
@@ -186,6 +189,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return err
 	}
 	defer g.shared.Close()
+	if err := g.shared.countRefused(g.near.Metrics); err != nil {
+		return err
+	}
 	undo, err := g.openLAN()
 	if err != nil {
 		return err

@@ -132,40 +132,19 @@ func TestLeaverIsForgottenLater(t *testing.T) {
 func TestDropFolderIsMade(t *testing.T) {
 	o := newOffice(t)
 	dir := filepath.Join(t.TempDir(), "of", "reports")
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- o.postures.watch(ctx, dir) }()
-	defer func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}()
+	defer serving(t, func(ctx context.Context) error { return o.postures.watch(ctx, dir) })()
 	report := filepath.Join(t.TempDir(), "alice")
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
-	for {
-		if _, _, has := o.store.View().Verdicts("alice"); has {
-			break
+	eventually(t, "the report in the new folder is taken", func() bool {
+		if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
+			return false
 		}
-		if st, err := os.Stat(dir); err == nil && st.Mode().Perm() != 0o700 {
-			t.Fatalf("the folder has mode %v", st.Mode())
-		} else if err == nil {
-			if err := os.WriteFile(report, []byte(`{"firewall": true}`), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Rename(report, filepath.Join(dir, "alice.json")); err != nil {
-				t.Fatal(err)
-			}
-		}
-		select {
-		case <-tick.C:
-		case err := <-ended:
-			ended <- nil
+		if err := os.WriteFile(report, []byte(`{"firewall": true}`), 0o600); err != nil {
 			t.Fatal(err)
-		case <-deadline:
-			t.Fatal("the report in the new folder is not taken")
 		}
-	}
+		if err := os.Rename(report, filepath.Join(dir, "alice.json")); err != nil {
+			t.Fatal(err)
+		}
+		_, _, has := o.store.View().Verdicts("alice")
+		return has
+	})
 }
