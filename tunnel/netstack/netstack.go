@@ -116,7 +116,7 @@ func (s *Stack) DialContext(ctx context.Context, network string, addr netip.Addr
 	var err error
 	switch network {
 	case "tcp":
-		c, err = gonet.DialContextTCP(ctx, s.stack, full(addr), protocol(addr.Addr()))
+		c, err = s.dialTCP(ctx, addr)
 	case "udp":
 		remote := full(addr)
 		c, err = gonet.DialUDP(s.stack, nil, &remote, protocol(addr.Addr()))
