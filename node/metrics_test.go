@@ -54,7 +54,7 @@ func TestFleetMetrics(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, "cn-1")
 		w.laptop.resolve("www.china.test")
-		time.Sleep(2 * time.Second)
+		w.sleepUntil(w.at() + 2*time.Second)
 		hold(t, gathered(t, w.gateway.near.Metrics), map[string]float64{
 			"leases ipv4 capacity": 16256, "leases ipv4 used": 1, "leases ipv4 resting": 0, "leases ipv6 used": 0,
 			"neighbour_up hk-1 egress": 1, "neighbour_rtt_seconds hk-1 egress": (2 * toEgress).Seconds(),
