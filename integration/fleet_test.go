@@ -86,7 +86,7 @@ func (f *fleet) network() {
 	f.cable("china", "eth0", "cn", "203.0.113.53/24")
 	f.cable("origin", "eth0", "cn", originAddr+"/24", originAddr6+"/64")
 	f.sh(fmt.Sprintf("ip link add eth1 netns %s type veth peer name eth0 netns %s", f.ns("gateway"), f.ns("office")))
-	f.in("gateway", "ip addr add 192.168.1.1/24 dev eth1; ip link set eth1 up; sysctl -qw net.ipv4.ip_forward=1")
+	f.in("gateway", "ip addr add 192.168.1.1/24 dev eth1; ip link set eth1 up")
 	f.in("office", "ip addr add 192.168.1.2/24 dev eth0; ip link set eth0 up; ip route add 198.19.0.0/18 via 192.168.1.1")
 }
 
