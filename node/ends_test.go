@@ -84,8 +84,7 @@ type laptop struct {
 
 func (w *world) startLaptop() {
 	l := &laptop{inbox: newInbox(w)}
-	var port *link.Port
-	port = link.NewPort(1380, func(pkts [][]byte, off int) {
+	port := link.NewPort(1380, func(pkts [][]byte, off int) {
 		for _, p := range pkts {
 			l.Inject(p[off:])
 		}

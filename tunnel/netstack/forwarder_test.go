@@ -28,9 +28,8 @@ type fixture struct {
 	fwd    *netstack.Forwarder
 	reg    *prometheus.Registry
 
-	mu   sync.Mutex
-	raw  [][]byte // ICMP that the forwarder sent
-	dial func(ctx context.Context, network string, dst netip.AddrPort) (net.Conn, error)
+	mu  sync.Mutex
+	raw [][]byte // ICMP that the forwarder sent
 }
 
 func onLoopback(ctx context.Context, network string, dst netip.AddrPort) (net.Conn, error) {
