@@ -3,17 +3,13 @@ package node
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/starferry/starferry/configs"
-	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/internal/lifecycle"
 	"github.com/starferry/starferry/state"
 	"github.com/starferry/starferry/steer"
@@ -24,88 +20,44 @@ import (
 // An Egress is the node at which gateways' traffic is decided a second time
 // before it goes to the connectors that dial in.
 type Egress struct {
-	set        *configs.Egress
-	near       Surroundings
-	log        *slog.Logger
-	trunk      trunk
-	labels     *labels
-	store      *state.Store
-	rules      *rules
-	neighbours *neighbours
-	records    *records
-	dns        *egressDNS
-	worker     *worker
-	feeds      *feeds
-	runs       sync.Map // connector -> run, a uint64
-
-	started time.Time
-	moved   atomic.Uint64 // policy and links: every flow is judged again when it moves
+	*steering
+	set   *configs.Egress
+	dns   *egressDNS
+	feeds *feeds
+	runs  sync.Map // connector -> run, a uint64
 }
 
 // NewEgress checks and makes an egress. load reads its policy, now and
 // whenever it changes.
 func NewEgress(set *configs.Egress, key link.PrivateKey, load func() (*Loaded, error), near Surroundings) (*Egress, error) {
-	near.fill()
-	e := &Egress{set: set, near: near, log: near.Log.With("node", set.Name), store: state.New(), worker: newWorker(), started: time.Now()}
-	if err := ensureDir(set.StateDir); err != nil {
-		return nil, err
-	}
+	e := &Egress{set: set, feeds: &feeds{told: map[string]feedStatus{}}}
 	var err error
-	if e.records, err = newRecords(e.log, near.Metrics); err != nil {
+	if e.steering, err = newSteering(&set.Node, set.Routes, near, e.linkLost); err != nil {
 		return nil, err
 	}
-	e.neighbours = newNeighbours(e.store, e.log, e.linkChanged, e.linkLost)
 	for _, p := range set.Gateways {
 		e.neighbours.add(p.Name, "gateway", p.Endpoint == "")
 	}
 	for _, p := range set.Connectors {
 		e.neighbours.add(p.Name, "connector", p.Endpoint == "")
 	}
-	e.feeds = &feeds{told: map[string]feedStatus{}}
-	if err := e.makeLink(key); err != nil {
+	err = e.makeLink(&set.Node, key, tunnel.Config{Classify: e.classify, Judge: e.judge, KeepRouter: e.isNode})
+	if err != nil {
 		return nil, err
 	}
-	if err := e.makeLabels(); err != nil {
+	if err := e.trunk.wires[0].dev.SetPeers(e.peers()); err != nil {
 		return nil, err
 	}
-	if e.rules, err = newRules(load, func(*Loaded) error { return nil }, e.reloaded, e.log, near.Metrics); err != nil {
+	// No budget here: gateways hold devices to theirs.
+	if err := e.makeLabels(&set.Node, steer.Config{Keep: keepEgress, Budget: -1}, e.askConnector); err != nil {
+		return nil, err
+	}
+	if e.rules, err = newRules(load, func(*Loaded) error { return nil }, e.judgeAll, e.log, e.near.Metrics); err != nil {
 		return nil, err
 	}
 	e.dns = newEgressDNS(e)
 	m := &metrics{leases: e.labels.table, store: e.store, rules: e.rules, gateways: set.Gateways, feeds: e.feeds}
-	return e, m.register(near.Metrics, e.dns.server)
-}
-
-func (e *Egress) makeLink(key link.PrivateKey) error {
-	v4, v6 := split(e.set.Address)
-	e.trunk.sw = tunnel.New(tunnel.Config{
-		MTU: e.set.MTU, Node4: v4, Node6: v6,
-		Classify: e.classify, Judge: e.judge, Emit: e.trunk.emit, Ended: e.records.flow,
-		KeepRouter: e.isNode, Metrics: e.near.Metrics,
-	})
-	err := e.trunk.addWire(&e.near, e.set.MTU, link.Config{
-		Key: key, Listen: e.set.WireGuard.Listen,
-		EndpointsFile: filepath.Join(e.set.StateDir, "endpoints.json"),
-	})
-	if err != nil {
-		return err
-	}
-	return e.trunk.wires[0].dev.SetPeers(e.peers())
-}
-
-func (e *Egress) makeLabels() error {
-	v4, v6 := splitPrefixes(e.set.Pool)
-	table, err := steer.Open(steer.Config{
-		Path: filepath.Join(e.set.StateDir, "leases"), V4: v4, V6: v6,
-		Keep: keepEgress, Quarantine: quarantine, Log: e.log,
-		Budget: -1, // gateways hold devices to theirs
-	})
-	if err != nil {
-		return err
-	}
-	e.labels = newLabels(table, e.started, e.worker)
-	e.labels.ask, e.labels.wake, e.labels.voided = e.askConnector, e.trunk.sw.Wake, func() { e.moved.Add(1) }
-	return nil
+	return e, m.register(e.near.Metrics, e.dns.server)
 }
 
 // peers lists who may speak over the link: a gateway with the sources of its
@@ -130,28 +82,13 @@ func dialed(p configs.Peer, allowed []netip.Prefix) link.Peer {
 	return out
 }
 
-func (e *Egress) reloaded() {
-	e.moved.Add(1)
-	e.trunk.sw.Rejudge(func(*tunnel.Info) bool { return true })
-}
-
-func (e *Egress) devicesChanged(ids []device.ID) {
-	e.trunk.sw.Rejudge(func(i *tunnel.Info) bool { return slices.Contains(ids, device.ID(i.Device)) })
-}
-
-// linkChanged has flows judged again: a connector that came back is asked anew.
-func (e *Egress) linkChanged(string, bool) { e.moved.Add(1) }
-
 // linkLost ends the flows of a connector that does not come back: a device that
 // opens them again gets another.
 func (e *Egress) linkLost(name string) {
 	if !e.isGateway(name) {
-		e.trunk.sw.Cut(func(i *tunnel.Info) bool { return i.Far == name }, tunnel.CloseLinkDown)
+		e.cutFar(name)
 	}
 }
-
-// LinkPort returns the UDP port at which devices and nodes dial this one.
-func (e *Egress) LinkPort() uint16 { return e.trunk.wires[0].dev.LocalPort() }
 
 // Run serves until ctx is done.
 func (e *Egress) Run(ctx context.Context) error {
@@ -160,18 +97,13 @@ func (e *Egress) Run(ctx context.Context) error {
 	}
 	defer e.trunk.local.Close()
 	defer e.labels.table.Close()
-	e.store.Changed = e.devicesChanged
+	e.store.Changed = e.judgeDevices
 	defer e.dns.handler.Wait()
 	dns, err := e.trunk.serveDNS(e.dns.server, e.set.Address)
 	if err != nil {
 		return err
 	}
-	tasks := slices.Concat(e.trunk.tasks(), dns, e.followers(), e.probers(), []lifecycle.Task{
-		{Name: "errands", Run: e.worker.Run},
-		{Name: "leases", Run: e.labels.table.Run},
-		{Name: "state", Run: e.store.Run},
-		{Name: "neighbours", Run: e.neighbours.Run},
-		{Name: "reload", Run: e.rules.Run},
+	tasks := slices.Concat(e.tasks(), dns, e.followers(), e.probers(), []lifecycle.Task{
 		{Name: "control", Run: e.serveControl},
 		{Name: "metrics", Run: func(ctx context.Context) error { return serveMetrics(ctx, e.set.Metrics, &e.near) }},
 	})
@@ -296,14 +228,4 @@ func (e *Egress) neighbourOf(a netip.Addr) (string, bool) {
 		return p.Name, true
 	}
 	return "", false
-}
-
-// healthy returns the connectors of a route that answer, best first.
-func (e *Egress) healthy(route string) (names []string) {
-	for _, name := range routeNamed(e.set.Routes, route) {
-		if e.neighbours.up(name) {
-			names = append(names, name)
-		}
-	}
-	return names
 }

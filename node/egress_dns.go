@@ -7,7 +7,6 @@ import (
 
 	"github.com/starferry/starferry/resolver"
 	"github.com/starferry/starferry/resolver/listen"
-	"github.com/starferry/starferry/tunnel"
 )
 
 // An egressDNS is the way of a gateway's question through the egress.
@@ -60,7 +59,7 @@ func (d *egressDNS) gateway(from netip.Addr) (string, bool) {
 func (e *Egress) ran(connector string, run uint64) {
 	if old, known := e.runs.Swap(connector, run); known && old != run && !e.isGateway(connector) {
 		e.labels.table.Forget(connector) // should it have lost them, others may have got its labels meanwhile
-		e.trunk.sw.Cut(func(i *tunnel.Info) bool { return i.Far == connector }, tunnel.CloseLinkDown)
+		e.cutFar(connector)
 	}
 }
 

@@ -2,9 +2,7 @@ package node
 
 import (
 	"net/netip"
-	"time"
 
-	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/steer"
 	"github.com/starferry/starferry/tunnel"
 )
@@ -41,12 +39,13 @@ func (e *Egress) judge(f *tunnel.First) tunnel.Ruling {
 	if !ok {
 		return tunnel.Ruling{Why: tunnel.DropNeverLeased}
 	}
-	path := tunnel.Path{In: tunnel.Link, Src: f.Src.Addr(), Dst: f.Dst.Addr(), Out: tunnel.Link, NewSrc: f.Src.Addr()}
-	return e.rule(f, lease, policy.Service{Proto: f.Proto, Port: f.Dst.Port()}, path)
+	return e.ruleFor(f, lease, f.Src.Addr())
 }
 
+// judgeReverse takes up a connection whose far side speaks first after this
+// node has restarted.
 func (e *Egress) judgeReverse(f *tunnel.First) tunnel.Ruling {
-	if f.Proto != protoTCP || f.Syn || time.Since(e.started) > adoption {
+	if !e.adoptable(f) {
 		return tunnel.Ruling{Why: tunnel.DropNoFlow}
 	}
 	connector, ok := e.connectorOfLabel(f.Src.Addr())
@@ -57,55 +56,14 @@ func (e *Egress) judgeReverse(f *tunnel.First) tunnel.Ruling {
 	if !ok {
 		return tunnel.Ruling{Why: tunnel.DropNoFlow}
 	}
-	path := tunnel.Path{In: tunnel.Link, Src: f.Dst.Addr(), Dst: lease.Addr(), Out: tunnel.Link, NewSrc: f.Dst.Addr()}
-	r := e.rule(f, lease, policy.Service{Proto: f.Proto, Port: f.Src.Port()}, path)
-	if r.Outcome == tunnel.Admit && r.Path.NewDst != f.Src.Addr() {
-		return tunnel.Ruling{Why: tunnel.DropNoFlow}
-	}
-	return r
+	return e.ruleFor(f, lease, f.Dst.Addr())
 }
 
-func (e *Egress) rule(f *tunnel.First, lease *steer.Lease, service policy.Service, path tunnel.Path) tunnel.Ruling {
-	entry, ok := e.store.Directory().BySource(path.Src)
+// ruleFor rules on a flow of the device that has this overlay address.
+func (e *Egress) ruleFor(f *tunnel.First, lease *steer.Lease, src netip.Addr) tunnel.Ruling {
+	entry, ok := e.store.Directory().BySource(src)
 	if !ok {
 		return tunnel.Ruling{Why: tunnel.DropUnknownSource}
 	}
-	now, marks := time.Now(), stamps(&e.moved, entry)
-	asker := policy.Asker{Device: entry.Device, Kind: entry.Device.Kind, Source: path.Src, Verdicts: entry.Verdicts}
-	r := tunnel.Ruling{Outcome: tunnel.Deny, Why: tunnel.DropDenied, Path: path, Stamps: marks}
-	r.Meta = &tunnel.Meta{Device: string(entry.Device.ID), Name: lease.Name(), Lease: lease}
-	d := e.rules.now().Decide(query(lease, asker, service, now))
-	r.Meta.Reason = verdictText(d)
-	if d.Rule != nil {
-		r.Meta.Policy = d.Rule.Name
-	}
-	if d.Then.Action != policy.Steer || d.Denied != "" {
-		return r
-	}
-	r.Meta.Route = d.Then.Route
-	if f.Expired || keeps(f, lease) {
-		r.Outcome = tunnel.Admit
-		if f.Path != nil {
-			r.Path, r.Meta.Far = *f.Path, f.Meta.Far
-		}
-		return r
-	}
-	return e.way(r, lease, d.Then.Route, now)
-}
-
-// way finds the connector: the first of the route that answers and has the
-// name. One of which that is not known yet is asked; the flow waits meanwhile.
-func (e *Egress) way(r tunnel.Ruling, lease *steer.Lease, route string, now time.Time) tunnel.Ruling {
-	r.Outcome = tunnel.Wait
-	healthy := e.healthy(route)
-	for _, c := range healthy {
-		switch label, what := e.labels.find(lease, c, route, now); what {
-		case found:
-			r.Outcome, r.Path.NewDst, r.Meta.Far = tunnel.Admit, label, c
-			return r
-		case askedFor:
-			return r
-		}
-	}
-	return stuck(r, len(healthy) > 0, e.neighbours.allDownFor(routeNamed(e.set.Routes, route)))
+	return e.rule(f, entry, lease, tunnel.Path{In: tunnel.Link, Src: src, Dst: lease.Addr(), Out: tunnel.Link, NewSrc: src})
 }

@@ -2,7 +2,6 @@ package node
 
 import (
 	"sync/atomic"
-	"time"
 
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/state"
@@ -42,17 +41,4 @@ func keeps(f *tunnel.First, lease *steer.Lease) bool {
 	}
 	n, ok := lease.Next(f.Meta.Far)
 	return ok && n.Addr == f.Path.NewDst
-}
-
-// stuck rules on a flow that no node takes now. If some are up, they have just
-// said no: the packet is dropped, and the next one asks again. If none is, the
-// flow waits for as long as a restart may take, and is denied after that.
-func stuck(r tunnel.Ruling, up bool, downFor time.Duration) tunnel.Ruling {
-	switch {
-	case up:
-		return tunnel.Ruling{Why: tunnel.DropNoNextHop}
-	case downFor > linkPatience:
-		r.Outcome, r.Meta.Reason = tunnel.Deny, "no node of route "+r.Meta.Route+" answers"
-	}
-	return r
 }

@@ -9,7 +9,8 @@
 //
 // The way of a query is in gateway_dns.go, egress_dns.go and connector_dns.go,
 // the way of a flow in gateway_flows.go, egress_flows.go and
-// connector_flows.go. What gateway and egress share stands in labels.go (leases
+// connector_flows.go. What gateway and egress share stands in steering.go (how a flow is decided and
+// finds its way), labels.go (leases
 // and the next hop's labels), neighbours.go (which links answer) and rules.go
 // (the policy in force, and reloading it).
 package node
@@ -17,11 +18,8 @@ package node
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/netip"
-	"path/filepath"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/starferry/starferry/configs"
@@ -45,82 +43,40 @@ const (
 
 // A Gateway is the node that devices ask, and whose virtual addresses they send to.
 type Gateway struct {
-	set        *configs.Gateway
-	near       Surroundings
-	log        *slog.Logger
-	trunk      trunk
-	labels     *labels
-	store      *state.Store
-	shared     *Shared
-	rules      *rules
-	neighbours *neighbours
-	postures   *postures
-	records    *records
-	dns        *gatewayDNS
-	worker     *worker
-
-	started time.Time
-	moved   atomic.Uint64 // policy and links: every flow is judged again when it moves
+	*steering
+	set      *configs.Gateway
+	shared   *Shared
+	postures *postures
+	dns      *gatewayDNS
 }
 
 // NewGateway checks and makes a gateway. load reads its policy and devices,
 // now and whenever they change.
 func NewGateway(set *configs.Gateway, key link.PrivateKey, load func() (*Loaded, error), near Surroundings) (*Gateway, error) {
-	near.fill()
-	g := &Gateway{set: set, near: near, log: near.Log.With("node", set.Name), store: state.New(), worker: newWorker(), started: time.Now()}
-	if err := ensureDir(set.StateDir); err != nil {
-		return nil, err
-	}
+	g := &Gateway{set: set}
 	var err error
-	if g.records, err = newRecords(g.log, near.Metrics); err != nil {
+	if g.steering, err = newSteering(&set.Node, set.Routes, near, g.linkLost); err != nil {
 		return nil, err
 	}
-	g.neighbours = newNeighbours(g.store, g.log, g.linkChanged, g.linkLost)
 	for _, e := range set.Egresses {
 		g.neighbours.add(e.Name, "egress", false)
 	}
 	g.postures = newPostures(g)
-	if err := g.makeLink(key); err != nil {
+	err = g.makeLink(&set.Node, key, tunnel.Config{Classify: g.classify, Judge: g.judge, KeepRouter: g.isNode})
+	if err != nil {
 		return nil, err
 	}
-	if err := g.makeLabels(); err != nil {
+	if err := g.makeLabels(&set.Node, steer.Config{Keep: keepGateway}, g.askNode); err != nil {
 		return nil, err
 	}
-	if g.rules, err = newRules(load, g.apply, g.reloaded, g.log, near.Metrics); err != nil {
+	if g.rules, err = newRules(load, g.apply, g.reloaded, g.log, g.near.Metrics); err != nil {
 		return nil, err
 	}
 	if g.dns, err = newGatewayDNS(g); err != nil {
 		return nil, err
 	}
 	m := &metrics{leases: g.labels.table, store: g.store, rules: g.rules}
-	return g, m.register(near.Metrics, g.dns.server)
-}
-
-func (g *Gateway) makeLink(key link.PrivateKey) error {
-	v4, v6 := split(g.set.Address)
-	g.trunk.sw = tunnel.New(tunnel.Config{
-		MTU: g.set.MTU, Node4: v4, Node6: v6,
-		Classify: g.classify, Judge: g.judge, Emit: g.trunk.emit, Ended: g.records.flow,
-		KeepRouter: g.isNode, Metrics: g.near.Metrics,
-	})
-	return g.trunk.addWire(&g.near, g.set.MTU, link.Config{
-		Key: key, Listen: g.set.WireGuard.Listen,
-		EndpointsFile: filepath.Join(g.set.StateDir, "endpoints.json"),
-	})
-}
-
-func (g *Gateway) makeLabels() error {
-	v4, v6 := splitPrefixes(g.set.Pool)
-	table, err := steer.Open(steer.Config{
-		Path: filepath.Join(g.set.StateDir, "leases"), V4: v4, V6: v6,
-		Keep: keepGateway, Quarantine: quarantine, Log: g.log,
-	})
-	if err != nil {
-		return err
-	}
-	g.labels = newLabels(table, g.started, g.worker)
-	g.labels.ask, g.labels.wake, g.labels.voided = g.askNode, g.trunk.sw.Wake, func() { g.moved.Add(1) }
-	return nil
+	return g, m.register(g.near.Metrics, g.dns.server)
 }
 
 // apply puts devices in force: in the tables, and as peers of the link.
@@ -155,28 +111,19 @@ const keepalive = 20 * time.Second
 
 // reloaded has everything judged again under the new policy.
 func (g *Gateway) reloaded() {
-	g.moved.Add(1)
 	g.postures.judgeAll()
 	g.postures.sync()
-	g.trunk.sw.Rejudge(func(*tunnel.Info) bool { return true })
+	g.judgeAll()
 }
 
-// devicesChanged cuts what a device may no longer have, unasked: its flows are
-// judged again now and not at their next packet.
+// devicesChanged tells the egresses, and cuts what a device may no longer have.
 func (g *Gateway) devicesChanged(ids []device.ID) {
 	g.postures.sync()
-	g.trunk.sw.Rejudge(func(i *tunnel.Info) bool { return slices.Contains(ids, device.ID(i.Device)) })
+	g.judgeDevices(ids)
 }
-
-func (g *Gateway) linkChanged(string, bool) { g.moved.Add(1) }
 
 // linkLost ends the flows of an egress that does not come back.
-func (g *Gateway) linkLost(name string) {
-	g.trunk.sw.Cut(func(i *tunnel.Info) bool { return i.Far == name }, tunnel.CloseLinkDown)
-}
-
-// LinkPort returns the UDP port at which devices and nodes dial this one.
-func (g *Gateway) LinkPort() uint16 { return g.trunk.wires[0].dev.LocalPort() }
+func (g *Gateway) linkLost(name string) { g.cutFar(name) }
 
 // Run serves until ctx is done.
 func (g *Gateway) Run(ctx context.Context) error {
@@ -206,12 +153,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	tasks := slices.Concat(g.trunk.tasks(), g.probers(), dns, posture, []lifecycle.Task{
-		{Name: "errands", Run: g.worker.Run},
-		{Name: "leases", Run: g.labels.table.Run},
-		{Name: "state", Run: g.store.Run},
-		{Name: "neighbours", Run: g.neighbours.Run},
-		{Name: "reload", Run: g.rules.Run},
+	tasks := slices.Concat(g.tasks(), g.probers(), dns, posture, []lifecycle.Task{
 		{Name: "control", Run: g.serveControl},
 		{Name: "metrics", Run: func(ctx context.Context) error { return serveMetrics(ctx, g.set.Metrics, &g.near) }},
 	})
@@ -265,16 +207,6 @@ func routeNamed(routes []configs.Route, name string) []string {
 		}
 	}
 	return nil
-}
-
-// egressFor returns the first egress of the route that answers.
-func (g *Gateway) egressFor(route string) (string, bool) {
-	for _, name := range routeNamed(g.set.Routes, route) {
-		if g.neighbours.up(name) {
-			return name, true
-		}
-	}
-	return "", false
 }
 
 var errUnknownNode = errors.New("no such neighbour")

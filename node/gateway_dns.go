@@ -135,11 +135,11 @@ func (d *gatewayDNS) identify(from netip.AddrPort, listener string) (policy.Aske
 
 // ask asks the first egress of the route that answers.
 func (d *gatewayDNS) ask(ctx context.Context, route string, q resolver.Question, facts resolver.Facts) (*resolver.NodeReply, error) {
-	egress, ok := d.g.egressFor(route)
-	if !ok {
+	up := d.g.healthy(route)
+	if len(up) == 0 {
 		return nil, fmt.Errorf("no egress of route %s answers: %w", route, resolver.ErrLinkDown)
 	}
-	return d.g.askNode(ctx, egress, route, q, facts)
+	return d.g.askNode(ctx, up[0], route, q, facts)
 }
 
 // askNode asks one egress over the link.

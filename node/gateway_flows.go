@@ -4,9 +4,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/state"
-	"github.com/starferry/starferry/steer"
 	"github.com/starferry/starferry/tunnel"
 )
 
@@ -88,16 +86,13 @@ func (g *Gateway) judge(f *tunnel.First) tunnel.Ruling {
 	if !ok {
 		return tunnel.Ruling{Why: tunnel.DropNeverLeased}
 	}
-	service := policy.Service{Proto: f.Proto, Port: f.Dst.Port()}
-	path := tunnel.Path{In: f.Side, Src: f.Src.Addr(), Dst: f.Dst.Addr(), Out: tunnel.Link, NewSrc: overlay}
-	return g.rule(f, e, lease, service, path)
+	return g.rule(f, e, lease, tunnel.Path{In: f.Side, Src: f.Src.Addr(), Dst: f.Dst.Addr(), Out: tunnel.Link, NewSrc: overlay})
 }
 
 // judgeReverse takes up a connection whose far side speaks first after this
 // node has restarted: the label leads to the name, the destination to the device.
 func (g *Gateway) judgeReverse(f *tunnel.First) tunnel.Ruling {
-	now := time.Now()
-	if f.Proto != protoTCP || f.Syn || now.Sub(g.started) > adoption {
+	if !g.adoptable(f) {
 		return tunnel.Ruling{Why: tunnel.DropNoFlow}
 	}
 	eg, ok := g.egressOfLabel(f.Src.Addr())
@@ -119,57 +114,5 @@ func (g *Gateway) judgeReverse(f *tunnel.First) tunnel.Ruling {
 			return tunnel.Ruling{Why: tunnel.DropNotALabel}
 		}
 	}
-	service := policy.Service{Proto: f.Proto, Port: f.Src.Port()}
-	r := g.rule(f, e, lease, service, path)
-	if r.Outcome == tunnel.Admit && r.Path.NewDst != f.Src.Addr() {
-		return tunnel.Ruling{Why: tunnel.DropNoFlow}
-	}
-	return r
-}
-
-// rule puts the flow to the policy and finds its way.
-func (g *Gateway) rule(f *tunnel.First, e *state.Entry, lease *steer.Lease, service policy.Service, path tunnel.Path) tunnel.Ruling {
-	now := time.Now()
-	marks := stamps(&g.moved, e)
-	asker := policy.Asker{Device: e.Device, Kind: e.Device.Kind, Source: path.Src, Verdicts: e.Verdicts}
-	r := tunnel.Ruling{Outcome: tunnel.Deny, Why: tunnel.DropDenied, Path: path, Stamps: marks}
-	r.Meta = &tunnel.Meta{Device: string(e.Device.ID), Name: lease.Name(), Lease: lease}
-	d := g.rules.now().Decide(query(lease, asker, service, now))
-	r.Meta.Reason = verdictText(d)
-	if d.Rule != nil {
-		r.Meta.Policy = d.Rule.Name
-	}
-	if d.Then.Action != policy.Steer || d.Denied != "" {
-		return r
-	}
-	r.Meta.Route = d.Then.Route
-	if f.Expired || keeps(f, lease) {
-		r.Outcome = tunnel.Admit
-		if f.Path != nil {
-			r.Path, r.Meta.Far = *f.Path, f.Meta.Far
-		}
-		return r
-	}
-	return g.way(r, lease, d.Then.Route, now)
-}
-
-// way finds the egress and its label for an admitted flow: the first of the
-// route that answers, else the flow waits as long as a restart may take.
-func (g *Gateway) way(r tunnel.Ruling, lease *steer.Lease, route string, now time.Time) tunnel.Ruling {
-	r.Outcome = tunnel.Wait
-	any := false
-	for _, egress := range routeNamed(g.set.Routes, route) {
-		if !g.neighbours.up(egress) {
-			continue
-		}
-		any = true
-		switch label, what := g.labels.find(lease, egress, route, now); what {
-		case found:
-			r.Outcome, r.Path.NewDst, r.Meta.Far = tunnel.Admit, label, egress
-			return r
-		case askedFor:
-			return r
-		}
-	}
-	return stuck(r, any, g.neighbours.allDownFor(routeNamed(g.set.Routes, route)))
+	return g.rule(f, e, lease, path)
 }

@@ -34,7 +34,7 @@ type labels struct {
 	table   *steer.Table
 	started time.Time
 	wake    func(label netip.Addr)
-	ask     func(ctx context.Context, node, route string, q resolver.Question, facts resolver.Facts) (*resolver.NodeReply, error)
+	ask     asker
 	worker  *worker
 	voided  func() // labels are void: flows have to be judged again
 
@@ -42,6 +42,9 @@ type labels struct {
 	busy     map[pending]busy
 	journals map[string]uint64 // by node: which its labels come from
 }
+
+// An asker asks a node of the next hop.
+type asker func(ctx context.Context, node, route string, q resolver.Question, facts resolver.Facts) (*resolver.NodeReply, error)
 
 // A busy question is being asked, or was refused and is not repeated yet.
 type busy struct {
