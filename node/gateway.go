@@ -9,10 +9,10 @@
 //
 // The way of a query is in gateway_dns.go, egress_dns.go and connector_dns.go,
 // the way of a flow in gateway_flows.go, egress_flows.go and
-// connector_flows.go. What gateway and egress share stands in steering.go (how a flow is decided and
-// finds its way), labels.go (leases
-// and the next hop's labels), neighbours.go (which links answer) and rules.go
-// (the policy in force, and reloading it).
+// connector_flows.go. What gateway and egress share stands in steering.go (how
+// a flow is decided and finds its way), labels.go (leases and the next hop's
+// labels), neighbours.go (which links answer) and rules.go (the policy in
+// force, and reloading it).
 package node
 
 import (
