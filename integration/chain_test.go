@@ -275,8 +275,12 @@ func refused(t *testing.T, f *fleet) {
 	// A device that sends with a source that is not its own is dropped by its
 	// key: WireGuard's cryptokey routing does not let it in.
 	f.in("device", "ip addr add 100.72.1.20/32 dev "+f.wg)
+	before := f.drops("gateway")["forged-source"]
 	if out, err := f.try("device", "ping -c 1 -W 1 -I 100.72.1.20 "+v4); err == nil {
 		t.Errorf("a forged source was let through:\n%s", out)
+	}
+	if after := f.drops("gateway")["forged-source"]; after <= before {
+		t.Errorf("a forged source: forged-source stays at %d", after)
 	}
 	f.in("device", "ip addr del 100.72.1.20/32 dev "+f.wg+"; ip route del 100.72.0.0/16 dev "+f.wg)
 	if out, err := f.try("device", "curl -sS --max-time 3 http://"+v4+":8080/"); err == nil || !strings.Contains(out, "curl: (7)") {

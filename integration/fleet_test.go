@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -63,6 +64,12 @@ func newFleet(t *testing.T) *fleet {
 		return err == nil && strings.HasPrefix(out, "198.19.")
 	})
 	t.Logf("first answer through the chain %v after all was started", took.Round(time.Millisecond))
+	// A connector that began before the egress takes five seconds more: WireGuard
+	// repeats a handshake that nobody heard no sooner.
+	links := regexp.MustCompile(`(?s)cn-bjs-1 +connector +up.*cn-sha-1 +connector +up`)
+	within(t, 20*time.Second, "both connectors", func() bool {
+		return links.MatchString(f.in("egress", binary+" status -c "+f.path("egress.yaml")))
+	})
 	return f
 }
 

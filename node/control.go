@@ -10,6 +10,7 @@ import (
 	"github.com/starferry/starferry/control"
 	"github.com/starferry/starferry/state"
 	"github.com/starferry/starferry/steer"
+	"github.com/starferry/starferry/tunnel"
 	"github.com/starferry/starferry/tunnel/link"
 )
 
@@ -84,6 +85,9 @@ func (t *trunk) status(store *state.Store, started time.Time) *control.Status {
 	}
 	wg := map[string]link.Status{}
 	for _, w := range t.wires {
+		if n := w.dev.Forged(); n > 0 {
+			s.Drops[tunnel.DropForgedSource.String()] += n
+		}
 		for _, p := range w.dev.Status() {
 			wg[p.Name] = p
 		}

@@ -188,6 +188,10 @@ func (d *Device) Status() []Status {
 	return list
 }
 
+// Forged returns how many packets were dropped because their source is not of
+// the peer that sent them.
+func (d *Device) Forged() uint64 { return d.log.forged.Load() }
+
 // Initiate begins a handshake with the peer, unless one was begun less than
 // five seconds ago (WireGuard's own limit). The peer's name is asked for again,
 // and where attempts do not get through, they go back from where the peer was

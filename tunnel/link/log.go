@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	wg "golang.zx2c4.com/wireguard/device"
@@ -45,7 +46,8 @@ func (f *flaps) note(now time.Time) bool {
 // packet, are warnings once a minute. It has its own lock, since WireGuard logs
 // while it is being configured.
 type logRouter struct {
-	log *slog.Logger
+	log    *slog.Logger
+	forged atomic.Uint64
 
 	mu       sync.Mutex
 	names    map[string]string // by WireGuard's short form of the key
@@ -112,7 +114,15 @@ func (l *logRouter) peer(args []any) (short, name string) {
 // (device/noise-protocol.go, ConsumeMessageInitiation).
 const replayFormat = "%v - ConsumeMessageInitiation: handshake replay @ %v"
 
+// forgedFormat ends the lines by which WireGuard tells of packets whose source
+// is not of their peer (device/receive.go, RoutineSequentialReceiver). It keeps
+// no count of them.
+const forgedFormat = "packet with disallowed source address from %v"
+
 func (l *logRouter) verbosef(format string, args ...any) {
+	if strings.HasSuffix(format, forgedFormat) {
+		l.forged.Add(1)
+	}
 	if format == replayFormat && len(args) == 2 {
 		if at, ok := args[1].(tai64n.Timestamp); ok {
 			l.replay(args, at)

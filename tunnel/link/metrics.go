@@ -9,6 +9,7 @@ var (
 	descHandshake = desc("last_handshake_seconds", "Unix time of the last handshake with the peer, 0 for never.", "peer")
 	descChanges   = desc("endpoint_changes_total", "Observed changes of the peer's address.", "peer")
 	descRejected  = desc("handshakes_rejected_total", "Handshakes of the peer dropped because their time was not after the last one's.", "peer")
+	descForged    = desc("forged_sources_total", "Packets dropped because their source is not of the peer that sent them.")
 	descDropped   = desc("dropped_packets_total", "Packets dropped because too many waited for encryption.")
 )
 
@@ -20,7 +21,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 type collector struct{ d *Device }
 
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descReceived, descSent, descHandshake, descChanges, descRejected, descDropped} {
+	for _, d := range []*prometheus.Desc{descReceived, descSent, descHandshake, descChanges, descRejected, descForged, descDropped} {
 		ch <- d
 	}
 }
@@ -32,6 +33,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	if p, ok := c.d.cfg.Port.(interface{ Dropped() uint64 }); ok {
 		put(descDropped, prometheus.CounterValue, float64(p.Dropped()))
 	}
+	put(descForged, prometheus.CounterValue, float64(c.d.Forged()))
 	for _, s := range c.d.Status() {
 		at := 0.0
 		if !s.LastHandshake.IsZero() {

@@ -130,7 +130,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	want := []string{
-		"starferry_link_dropped_packets_total", "starferry_link_endpoint_changes_total",
+		"starferry_link_dropped_packets_total", "starferry_link_endpoint_changes_total", "starferry_link_forged_sources_total",
 		"starferry_link_handshakes_rejected_total", "starferry_link_last_handshake_seconds",
 		"starferry_link_received_bytes_total", "starferry_link_sent_bytes_total",
 	}
