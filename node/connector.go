@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -171,28 +172,45 @@ func (c *Connector) egressOf(a netip.Addr) (string, bool) {
 
 // believe refuses addresses that no origin in the mainland can have: those of
 // the fleet itself, those that lead back into the connector's own network
-// unless its settings allow them, and those known to be forged.
+// or to the machine itself unless its settings allow them, and those known to
+// be forged.
 func (c *Connector) believe(a netip.Addr) error {
 	a = a.Unmap()
+	_, egress := c.egressOf(a)
 	switch {
 	case within(c.set.Poison, a):
 		return fmt.Errorf("%v is listed as poison", a)
-	case within(c.set.Slices, a) || within(c.set.Pool, a) || c.isOwn(a):
+	case within(c.set.Slices, a) || within(c.set.Pool, a) || c.isOwn(a) || egress:
 		return fmt.Errorf("%v is an address of the fleet", a)
 	case within(c.set.AllowPrivate, a):
 		return nil
 	case !a.IsGlobalUnicast() || a.IsPrivate() || within(neverOrigins, a):
 		return fmt.Errorf("%v is no public address; allow_private may allow it", a)
+	case ofThisMachine(a):
+		return fmt.Errorf("%v is an address of this machine; allow_private may allow it", a)
 	default:
 		return nil
 	}
 }
 
+// ofThisMachine reports whether an address is one of the machine's own, under
+// which its other services answer. It is not known beforehand: addresses of
+// machines in the mainland change.
+func ofThisMachine(a netip.Addr) bool {
+	own, err := net.InterfaceAddrs()
+	return err != nil || slices.ContainsFunc(own, func(at net.Addr) bool {
+		p, err := netip.ParsePrefix(at.String())
+		return err == nil && p.Addr().Unmap() == a
+	})
+}
+
 // neverOrigins are ranges that net/netip has no word for: shared address space
 // (RFC 6598), this network (RFC 791), benchmarking v4 (RFC 2544), reserved
-// (RFC 1112) and the IPv4-embedding prefixes (RFC 6052, RFC 3056, RFC 4380).
+// (RFC 1112), site-local (RFC 3879) and the prefixes that embed IPv4 (RFC 4291,
+// RFC 6052, RFC 8215, RFC 3056, RFC 4380).
 var neverOrigins = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("198.18.0.0/15"),
-	netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("2002::/16"),
-	netip.MustParsePrefix("2001::/32"),
+	netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("::/96"), netip.MustParsePrefix("64:ff9b::/96"),
+	netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("2001::/32"),
+	netip.MustParsePrefix("fec0::/10"),
 }

@@ -49,7 +49,7 @@ func NewEgress(set *configs.Egress, key link.PrivateKey, load func() (*Loaded, e
 		return nil, err
 	}
 	// No budget here: gateways hold devices to theirs.
-	if err := e.makeLabels(&set.Node, steer.Config{Keep: keepEgress, Budget: -1}, e.askConnector); err != nil {
+	if err := e.makeLabels(&set.Node, steer.Config{Keep: keepEgress, Budget: -1}, set.Connectors, e.askConnector); err != nil {
 		return nil, err
 	}
 	if e.rules, err = newRules(load, func(*Loaded) error { return nil }, e.judgeAll, e.log, e.near.Metrics); err != nil {

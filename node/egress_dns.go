@@ -74,8 +74,8 @@ func (e *Egress) askOne(ctx context.Context, connector string, q resolver.Questi
 		return nil, fmt.Errorf("asking connector %s: %w", connector, err)
 	}
 	for _, a := range r.Addrs {
-		if !within(p.Pool, a) {
-			return nil, fmt.Errorf("connector %s answered %v, which is not of its pool", connector, a)
+		if !e.labels.owns(connector, a) {
+			return nil, fmt.Errorf("connector %s answered %v: %w", connector, a, errNotItsOwn)
 		}
 	}
 	r.Node = connector

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"github.com/starferry/starferry/policy"
@@ -34,9 +35,10 @@ func verdictText(d policy.Decision) string {
 }
 
 // keeps reports whether a flow that is judged again may go on where it goes: it
-// stays with the node that it began with, as long as that one's label is the same.
-func keeps(f *tunnel.First, lease *steer.Lease) bool {
-	if f.Path == nil || f.Meta == nil {
+// stays with the node that it began with, as long as that one is of the route
+// and its label is the same.
+func keeps(f *tunnel.First, lease *steer.Lease, via []string) bool {
+	if f.Path == nil || f.Meta == nil || !slices.Contains(via, f.Meta.Far) {
 		return false
 	}
 	n, ok := lease.Next(f.Meta.Far)

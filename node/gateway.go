@@ -66,7 +66,7 @@ func NewGateway(set *configs.Gateway, key link.PrivateKey, load func() (*Loaded,
 	if err != nil {
 		return nil, err
 	}
-	if err := g.makeLabels(&set.Node, steer.Config{Keep: keepGateway}, g.askNode); err != nil {
+	if err := g.makeLabels(&set.Node, steer.Config{Keep: keepGateway}, set.Egresses, g.askNode); err != nil {
 		return nil, err
 	}
 	if g.rules, err = newRules(load, g.apply, g.reloaded, g.log, g.near.Metrics); err != nil {
@@ -79,14 +79,21 @@ func NewGateway(set *configs.Gateway, key link.PrivateKey, load func() (*Loaded,
 	return g, m.register(g.near.Metrics, g.dns.server)
 }
 
-// apply puts devices in force: in the tables, and as peers of the link.
+// apply puts devices in force, in the tables and as peers of the link, or
+// neither.
 func (g *Gateway) apply(l *Loaded) error {
-	gone := g.missing(l.Devices)
-	if err := g.store.Update(func(tx state.Tx) error { return tx.ReplaceDevices(l.Devices) }); err != nil {
+	before, gone := slices.Collect(g.store.View().Devices()), g.missing(l.Devices)
+	put := func(devices []*device.Device) error {
+		return g.store.Update(func(tx state.Tx) error { return tx.ReplaceDevices(devices) })
+	}
+	if err := put(l.Devices); err != nil {
 		return err
 	}
+	if err := g.trunk.wires[0].dev.SetPeers(g.peers(l.Devices)); err != nil {
+		return errors.Join(err, put(before))
+	}
 	g.postures.forget(gone)
-	return g.trunk.wires[0].dev.SetPeers(g.peers(l.Devices))
+	return nil
 }
 
 // peers lists who may speak over the link and with which sources: a device with
@@ -184,7 +191,7 @@ func (g *Gateway) isNode(a netip.Addr) bool {
 // forbidden are addresses that no answer from outside may hold: whoever could
 // smuggle one in would speak with the fleet's own voice (rebinding).
 func (g *Gateway) forbidden(a netip.Addr) bool {
-	if within(g.set.Pool, a) || within(g.set.Slice, a) || g.isNode(a) {
+	if within(g.set.Pool, a) || within(g.set.Slice, a) || g.isOwn(a) || g.isNode(a) {
 		return true
 	}
 	_, ok := g.egressOfLabel(a)

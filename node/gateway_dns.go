@@ -158,9 +158,8 @@ func (g *Gateway) askNode(ctx context.Context, egress, route string, q resolver.
 
 // lease gives the name its virtual address, once the next hop has a label for it.
 func (d *gatewayDNS) lease(q resolver.Question, a policy.Asker, facts resolver.Facts, r *resolver.NodeReply) (netip.Addr, error) {
-	p, ok := peerWhere(d.g.set.Egresses, nameIs(r.Node))
-	if !ok || len(r.Addrs) == 0 || !within(p.Pool, r.Addrs[0]) {
-		return netip.Addr{}, fmt.Errorf("egress %s answered outside of its pool", r.Node)
+	if len(r.Addrs) == 0 || !d.g.labels.owns(r.Node, r.Addrs[0]) {
+		return netip.Addr{}, fmt.Errorf("egress %s: %w", r.Node, errNotItsOwn)
 	}
 	lease, err := d.g.labels.lease(q, string(a.Device.ID), facts)
 	if err != nil {

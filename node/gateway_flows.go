@@ -110,7 +110,7 @@ func (g *Gateway) judgeReverse(f *tunnel.First) tunnel.Ruling {
 	path := tunnel.Path{In: tunnel.Link, Src: f.Dst.Addr(), Dst: lease.Addr(), Out: tunnel.Link, NewSrc: f.Dst.Addr()}
 	if len(e.Device.LAN) > 0 {
 		path.In = tunnel.LAN
-		if path.Src, ok = g.store.Directory().ToLAN(f.Dst.Addr()); !ok {
+		if path.Src, ok = g.store.Directory().ToLAN(f.Dst.Addr()); !ok || !e.Device.RoutesPool {
 			return tunnel.Ruling{Why: tunnel.DropNotALabel}
 		}
 	}

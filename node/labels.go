@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/starferry/starferry/configs"
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver"
 	"github.com/starferry/starferry/steer"
@@ -22,8 +24,13 @@ const (
 	refusedFor = 3 * time.Second
 )
 
-// errNoLabel is returned when the next hop answers that there is nothing to reach.
-var errNoLabel = errors.New("the next hop has no address for the name")
+var (
+	// errNoLabel is returned when the next hop answers that there is nothing to reach.
+	errNoLabel = errors.New("the next hop has no address for the name")
+	// errNotItsOwn is returned when a node answers with what is not its own: it
+	// could send flows to whatever else has an address in the fleet.
+	errNotItsOwn = errors.New("the label is not of the node's pool")
+)
 
 // labels is what the two steering roles, gateway and egress, share: their own
 // leases, and the labels of the next hop that stand behind them.
@@ -35,6 +42,7 @@ type labels struct {
 	started time.Time
 	wake    func(label netip.Addr)
 	ask     asker
+	nexts   []configs.Peer // the nodes of the next hop
 	worker  *worker
 	voided  func() // labels are void: flows have to be judged again
 
@@ -77,12 +85,14 @@ const (
 // not, the node is asked, once for all packets that wait for it.
 func (l *labels) find(lease *steer.Lease, node, route string, now time.Time) (netip.Addr, finding) {
 	n, ok := lease.Next(node)
-	if ok && n.Addr.IsValid() && !n.Asked.Before(l.started) && now.Sub(n.Asked) <= labelAge {
-		return n.Addr, found
-	}
 	p := pending{lease.Addr(), node}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// An answer on its way while the node lost its journal may be learnt after
+	// all labels of that journal were forgotten.
+	if ok && n.Addr.IsValid() && !n.Asked.Before(l.started) && now.Sub(n.Asked) <= labelAge && n.Journal == l.journals[node] {
+		return n.Addr, found
+	}
 	if b, ok := l.busy[p]; ok && now.Before(b.until) {
 		if b.refused {
 			return netip.Addr{}, refused
@@ -128,11 +138,20 @@ func (l *labels) refresh(ctx context.Context, lease *steer.Lease, node, route st
 	return l.learn(lease, node, r)
 }
 
+// owns reports whether a label is of the pool of the node that names it.
+func (l *labels) owns(node string, label netip.Addr) bool {
+	p, ok := peerWhere(l.nexts, nameIs(node))
+	return ok && within(p.Pool, label)
+}
+
 // learn keeps what a node answered.
 func (l *labels) learn(lease *steer.Lease, node string, r *resolver.NodeReply) (netip.Addr, error) {
 	l.heard(node, r.Journal)
 	if r.Msg.Rcode != dns.RcodeSuccess || len(r.Addrs) == 0 {
 		return netip.Addr{}, errNoLabel
+	}
+	if !l.owns(node, r.Addrs[0]) {
+		return netip.Addr{}, fmt.Errorf("%s answered %v: %w", node, r.Addrs[0], errNotItsOwn)
 	}
 	l.table.Learn(lease, node, steer.Next{Addr: r.Addrs[0], Journal: r.Journal, Asked: time.Now()})
 	return r.Addrs[0], nil

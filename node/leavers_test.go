@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -66,6 +68,15 @@ func (o *office) list(t *testing.T, ids ...device.ID) {
 	t.Helper()
 	o.devices = ids
 	if err := o.rules.reload("test"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// network makes the only device a LAN, which routes the pool here or does not.
+func (o *office) network(t *testing.T, routes bool) {
+	t.Helper()
+	lan := &device.Device{ID: "office", Kind: device.ByNetwork, LAN: prefixes("192.168.1.0/24"), Overlay: prefixes("100.72.8.0/24"), RoutesPool: routes}
+	if err := o.store.Update(func(tx state.Tx) error { return tx.ReplaceDevices([]*device.Device{lan}) }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -132,6 +143,7 @@ func TestLeaverIsForgottenLater(t *testing.T) {
 func TestDropFolderIsMade(t *testing.T) {
 	o := newOffice(t)
 	dir := filepath.Join(t.TempDir(), "of", "reports")
+	o.postures.restore(nil, nil)
 	defer serving(t, func(ctx context.Context) error { return o.postures.watch(ctx, dir) })()
 	report := filepath.Join(t.TempDir(), "alice")
 	eventually(t, "the report in the new folder is taken", func() bool {
@@ -147,4 +159,81 @@ func TestDropFolderIsMade(t *testing.T) {
 		_, _, has := o.store.View().Verdicts("alice")
 		return has
 	})
+}
+
+// A list of devices that WireGuard does not take changes nothing, though the
+// tables would have taken it.
+func TestRefusedDevicesChangeNothing(t *testing.T) {
+	o := newOffice(t)
+	o.report(t, "alice")
+	o.report(t, "bob")
+	o.devices = []device.ID{"alice", "carol"}
+	o.set.Egresses = []configs.Peer{{Name: "hk-1"}} // has no key
+	if err := o.rules.reload("test"); err == nil {
+		t.Fatal("a peer without a key was taken")
+	}
+	for id, want := range map[device.ID]bool{"alice": true, "bob": true, "carol": false} {
+		if _, has := o.store.Directory().ByID(id); has != want {
+			t.Errorf("%s is there: %v", id, has)
+		}
+	}
+	o.holds(t, "alice", "bob")
+}
+
+// Of two reports the later one counts, in whatever order they are judged.
+func TestLaterReportCounts(t *testing.T) {
+	o := newOffice(t)
+	now := time.Now()
+	if _, err := o.postures.take(t.Context(), "alice", []byte(`{"firewall": false}`), now); err != nil {
+		t.Fatal(err)
+	}
+	early := now.Add(-time.Second)
+	if _, err := o.postures.take(t.Context(), "alice", []byte(`{"firewall": true}`), early); !errors.Is(err, errOvertaken) {
+		t.Errorf("an earlier report: %v", err)
+	}
+	well, err := posture.ParseReport([]byte(`{"firewall": true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.postures.judge(t.Context(), "alice", received{well, early}); !errors.Is(err, errOvertaken) { // as a reload may
+		t.Errorf("an earlier report, judged again: %v", err)
+	}
+	if e, _ := o.store.Directory().ByID("alice"); e.Verdicts["managed"].Result != posture.Failed {
+		t.Errorf("alice stands %v", e.Verdicts)
+	}
+}
+
+// What was reported before a restart is not undone by an older file.
+func TestOldFileDoesNotCount(t *testing.T) {
+	o := newOffice(t)
+	failed := state.StoredVerdicts{Verdicts: posture.Verdicts{"managed": {Result: posture.Failed}}, Received: time.Now()}
+	o.postures.restore(map[device.ID]state.StoredVerdicts{"alice": failed}, []device.ID{"alice"})
+	file := filepath.Join(t.TempDir(), "alice.json")
+	if err := os.WriteFile(file, []byte(`{"firewall": true}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(file, old, old); err != nil {
+		t.Fatal(err)
+	}
+	o.postures.takeFile(t.Context(), file)
+	if e, _ := o.store.Directory().ByID("alice"); e.Verdicts["managed"].Result != posture.Failed {
+		t.Errorf("alice stands %v", e.Verdicts)
+	}
+}
+
+// A secret that cannot be read is not replaced: egresses would take all devices
+// for new ones.
+func TestSecretIsKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	first, err := secret(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := secret(path); err != nil || !slices.Equal(again, first) {
+		t.Errorf("another secret, %v", err)
+	}
+	if _, err := secret(t.TempDir()); err == nil || !strings.Contains(err.Error(), "reading") {
+		t.Errorf("a folder was taken for a secret: %v", err)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net"
 	"net/http"
@@ -179,17 +180,42 @@ func (p *postures) take(ctx context.Context, id device.ID, body []byte, at time.
 		return nil, fmt.Errorf("reading the report: %w", err)
 	}
 	p.mu.Lock()
-	p.last[id] = received{report, at}
+	newest := !p.last[id].at.After(at)
+	if newest {
+		p.last[id] = received{report, at}
+	}
 	p.mu.Unlock()
+	if !newest {
+		return nil, errOvertaken
+	}
 	return p.judge(ctx, id, received{report, at})
 }
 
+// errOvertaken is returned for a report when a later one is there already.
+var errOvertaken = errors.New("a later report of the device has been taken")
+
+// latest reports whether no later report than r has come from the device. By
+// the monotonic clock, where both have it: the other one may be set back.
+func (p *postures) latest(id device.ID, r received) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.last[id].at.After(r.at)
+}
+
+// judge puts in force what a report shows, unless a later one came in the
+// meantime, which two that are judged at once would otherwise undo.
 func (p *postures) judge(ctx context.Context, id device.ID, r received) (posture.Verdicts, error) {
 	verdicts := posture.Verdicts{}
 	for _, profile := range p.g.rules.now().Profiles() {
 		verdicts[profile.Name] = profile.Judge(r.report, r.at)
 	}
-	if err := p.g.store.Update(func(tx state.Tx) error { return tx.PutVerdicts(id, verdicts, r.at) }); err != nil {
+	err := p.g.store.Update(func(tx state.Tx) error {
+		if !p.latest(id, r) {
+			return errOvertaken
+		}
+		return tx.PutVerdicts(id, verdicts, r.at)
+	})
+	if err != nil {
 		return nil, err
 	}
 	p.sync()
@@ -211,7 +237,7 @@ func (p *postures) judgeAll() {
 	ctx, cancel := context.WithTimeout(context.Background(), errandTime)
 	defer cancel()
 	for id, r := range last {
-		if _, err := p.judge(ctx, id, r); err != nil {
+		if _, err := p.judge(ctx, id, r); err != nil && !errors.Is(err, errOvertaken) {
 			p.g.log.Error("judging a device again", "device", id, "err", err)
 		}
 	}
@@ -317,6 +343,11 @@ func (p *postures) watch(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	select { // files are old, later reports may have been taken before the restart
+	case <-ctx.Done():
+		return nil
+	case <-p.restored:
+	}
 	for _, name := range names {
 		p.takeFile(ctx, name)
 	}
@@ -359,6 +390,9 @@ func (p *postures) takeFile(ctx context.Context, name string) {
 		if now := time.Now(); at.After(now) {
 			at = now
 		}
+		if _, have, _ := p.g.store.View().Verdicts(id); have.After(at) {
+			return errOvertaken
+		}
 		_, err = p.take(ctx, id, body, at)
 		return err
 	}()
@@ -370,8 +404,11 @@ func (p *postures) takeFile(ctx context.Context, name string) {
 // secret reads 32 random bytes from a file, and makes it the first time.
 func secret(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
-	if err == nil && len(b) == sha256.Size {
+	switch {
+	case err == nil && len(b) == sha256.Size:
 		return b, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("reading the secret of device ids: %w", err)
 	}
 	b = make([]byte, sha256.Size)
 	rand.Read(b) //nolint:errcheck // never fails

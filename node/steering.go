@@ -63,8 +63,8 @@ func (s *steering) makeLink(n *configs.Node, key link.PrivateKey, c tunnel.Confi
 	})
 }
 
-// makeLabels opens the leases. ask asks a node of the next hop.
-func (s *steering) makeLabels(n *configs.Node, c steer.Config, ask asker) error {
+// makeLabels opens the leases. ask asks a node of the next hop, which are nexts.
+func (s *steering) makeLabels(n *configs.Node, c steer.Config, nexts []configs.Peer, ask asker) error {
 	c.Path, c.Log, c.Quarantine = filepath.Join(n.StateDir, "leases"), s.log, quarantine
 	c.V4, c.V6 = splitPrefixes(n.Pool)
 	table, err := steer.Open(c)
@@ -72,6 +72,7 @@ func (s *steering) makeLabels(n *configs.Node, c steer.Config, ask asker) error 
 		return err
 	}
 	s.labels = newLabels(table, s.started, s.worker)
+	s.labels.nexts = nexts
 	s.labels.ask, s.labels.wake, s.labels.voided = ask, s.trunk.sw.Wake, func() { s.moved.Add(1) }
 	return nil
 }
@@ -144,7 +145,7 @@ func (s *steering) rule(f *tunnel.First, e *state.Entry, lease *steer.Lease, pat
 	switch {
 	case f.Expired:
 		r.Outcome = tunnel.Admit
-	case keeps(f, lease):
+	case keeps(f, lease, routeNamed(s.routes, r.Meta.Route)):
 		r.Outcome, r.Path, r.Meta.Far = tunnel.Admit, *f.Path, f.Meta.Far
 	default:
 		r = s.way(r, lease)
