@@ -72,12 +72,13 @@ func (s *Switch) translate(b *batch, q *packet.Quote, e entry) {
 // there has done the same: whoever sends one is a device that meddles with the
 // flow of another.
 func (s *Switch) errorSource(side Side, from, end, shown netip.Addr) netip.Addr {
+	_, link := side.LinkIndex()
 	switch {
 	case from == end:
 		return shown
 	case s.cfg.KeepRouter != nil && s.cfg.KeepRouter(from):
 		return from
-	case side == Link:
+	case link:
 		return netip.Addr{}
 	}
 	return s.node(from.Is6())

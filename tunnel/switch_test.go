@@ -210,6 +210,17 @@ func TestTranslatesErrors(t *testing.T) {
 	w.wantDrops(map[Drop]uint64{DropForgedSource: 1, DropMalformed: 1, DropNoFlow: 1})
 }
 
+// A router that is not of the fleet is heard from a LAN only, whichever of a
+// node's links it may come by.
+func TestErrorsOfRoutersByEachLink(t *testing.T) {
+	w := newWorld(t, nil)
+	for side, want := range map[Side]netip.Addr{Link: {}, LinkSide(1): {}, LinkSide(2): {}, LAN: ip(nodeA)} {
+		if got := w.errorSource(side, ip("192.168.1.1"), ip("240.1.0.7"), ip("198.19.0.7")); got != want {
+			t.Errorf("by %v: shown as %v, want %v", side, got, want)
+		}
+	}
+}
+
 func TestTableFull(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.MaxFlows = 4 })
 	for i := range 6 {
