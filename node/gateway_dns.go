@@ -115,10 +115,10 @@ func dnsTasks(s *listen.Server, pc net.PacketConn, l net.Listener, name string) 
 
 // identify says who asks, by the strongest evidence there is, and whether they
 // can send packets to a virtual address.
-func (d *gatewayDNS) identify(from netip.AddrPort, listener string) (policy.Asker, bool) {
+func (d *gatewayDNS) identify(c *listen.Client) (policy.Asker, bool) {
 	dir := d.g.store.Directory()
-	src := from.Addr().Unmap()
-	if listener == onLink {
+	src := c.Addr.Addr()
+	if c.Listener == onLink {
 		e, ok := dir.BySource(src)
 		if !ok || len(e.Device.LAN) > 0 {
 			return policy.Asker{Source: src}, false

@@ -56,8 +56,8 @@ func (r *records) decision(d *resolver.Record) {
 	if q.Class == dns.ClassCHAOS && q.Name == resolver.NodeName {
 		return // probes come each second
 	}
-	r.log.Info("decision", "asker", d.Asker, "kind", d.Kind, "source", d.Origin.Client, "listener", d.Origin.Listener,
-		"transport", d.Origin.Transport, "name", q.Name, "type", dns.Type(q.Type), "action", action, "policy", d.Policy,
+	r.log.Info("decision", "asker", d.Asker, "kind", d.Kind, "source", d.Client.Addr, "listener", d.Client.Listener,
+		"transport", d.Client.Transport, "name", q.Name, "type", dns.Type(q.Type), "action", action, "policy", d.Policy,
 		"reason", d.Reason, "route", d.Route, "answer", d.Addr, "rcode", rcode, "ede", d.EDE, "took", d.Took)
 }
 

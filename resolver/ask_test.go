@@ -16,6 +16,8 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/starferry/starferry/resolver/listen"
+
 	"github.com/starferry/starferry/policy"
 )
 
@@ -206,7 +208,7 @@ func TestProbe(t *testing.T) {
 		n := &node{t: t, answer: func(_ int, _ string, q *dns.Msg) []*dns.Msg {
 			b, _ := q.Pack()
 			r := new(dns.Msg)
-			if err := r.Unpack(c.Handle(t.Context(), netip.AddrPort{}, "link", "udp", b)); err != nil {
+			if err := r.Unpack(c.Handle(t.Context(), &listen.Client{Addr: netip.AddrPort{}, Listener: "link", Transport: listen.UDP}, b)); err != nil {
 				t.Error(err)
 			}
 			return []*dns.Msg{r}

@@ -1,10 +1,11 @@
 package resolver
 
 import (
-	"net/netip"
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/resolver/listen"
 
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver/cache"
@@ -17,7 +18,7 @@ func cachedAllow(t testing.TB) (*fleet, []byte) {
 	c := cache.New(1 << 20)
 	f.Upstream = c.Before("default", f.up.resolve)
 	f.Record = nil
-	f.Identify = func(from netip.AddrPort, _ string) (policy.Asker, bool) { return people["alice"].asker, true }
+	f.Identify = func(c *listen.Client) (policy.Asker, bool) { return people["alice"].asker, true }
 	m := new(dns.Msg).SetQuestion("www.allowed.test.", dns.TypeA)
 	m.SetEdns0(1232, false)
 	req, err := m.Pack()
@@ -25,7 +26,7 @@ func cachedAllow(t testing.TB) (*fleet, []byte) {
 		t.Fatal(err)
 	}
 	var r dns.Msg
-	if err := r.Unpack(f.Handle(t.Context(), people["alice"].from, "bench", "udp", req)); err != nil || len(r.Answer) != 1 {
+	if err := r.Unpack(f.Handle(t.Context(), &listen.Client{Addr: people["alice"].from, Listener: "bench", Transport: listen.UDP}, req)); err != nil || len(r.Answer) != 1 {
 		t.Fatalf("got %v, %v", &r, err)
 	}
 	return f, req

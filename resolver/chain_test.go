@@ -52,7 +52,7 @@ func dial(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, e
 }
 
 // handle makes a handler of a zone.
-func (z *zone) handle(ctx context.Context, _ netip.AddrPort, _, _ string, req []byte) []byte {
+func (z *zone) handle(ctx context.Context, _ *listen.Client, req []byte) []byte {
 	m := new(dns.Msg)
 	if m.Unpack(req) != nil {
 		return nil
@@ -107,10 +107,10 @@ func TestTheWholeChain(t *testing.T) {
 	c := cache.New(1 << 20)
 	gateway := &Gateway{
 		Name: "gw-sjc", Policy: func() *policy.Policy { return p },
-		Identify: func(from netip.AddrPort, _ string) (policy.Asker, bool) {
+		Identify: func(c *listen.Client) (policy.Asker, bool) {
 			a := people["alice"].asker
-			a.Source = from.Addr()
-			return a, from.Addr().IsLoopback()
+			a.Source = c.Addr.Addr()
+			return a, c.Addr.Addr().IsLoopback()
 		},
 		Upstream: c.Before("default", (&upstream.Group{Servers: []netip.AddrPort{publicAddr}, Dial: dial}).Resolve),
 		Ask: func(ctx context.Context, route string, q Question, facts Facts) (*NodeReply, error) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/resolver/listen"
 )
 
 // A Connector answers the questions of egresses by asking a resolver near the
@@ -37,20 +39,20 @@ type Connector struct {
 }
 
 // Handle answers one message; see [listen.Server].
-func (c *Connector) Handle(ctx context.Context, from netip.AddrPort, listener, transport string, req []byte) []byte {
+func (c *Connector) Handle(ctx context.Context, from *listen.Client, req []byte) []byte {
 	in, resp := parse(req)
 	if in == nil {
 		return resp
 	}
 	start := now(c.Now)
-	node, ok := c.Upstream(from.Addr())
+	node, ok := c.Upstream(from.Addr.Addr())
 	o := refused("not an egress of this connector")
 	if !ok {
 		node = ""
 	} else {
 		o = signed(c.answer(ctx, in), c.Name, journal(c.Journal))
 	}
-	note(c.Record, in, o, Record{Time: start, Took: now(c.Now).Sub(start), Asker: node, Origin: Origin{from, listener, transport}})
+	note(c.Record, in, o, Record{Time: start, Took: now(c.Now).Sub(start), Asker: node, Client: *from})
 	return in.pack(o)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver/flight"
+	"github.com/starferry/starferry/resolver/listen"
 )
 
 // An Egress answers the questions of gateways by asking its connectors. Only
@@ -70,7 +71,7 @@ const (
 )
 
 // Handle answers one message; see [listen.Server].
-func (e *Egress) Handle(ctx context.Context, from netip.AddrPort, listener, transport string, req []byte) []byte {
+func (e *Egress) Handle(ctx context.Context, c *listen.Client, req []byte) []byte {
 	in, resp := parse(req)
 	if in == nil {
 		return resp
@@ -80,12 +81,12 @@ func (e *Egress) Handle(ctx context.Context, from netip.AddrPort, listener, tran
 	if err != nil {
 		return malformed(req, dns.RcodeFormatError)
 	}
-	node, gateway := e.who(from.Addr())
+	node, gateway := e.who(c.Addr.Addr())
 	o := e.answer(ctx, in, node, gateway, p)
 	if node != "" {
 		o = signed(o, e.Name, journal(e.Journal))
 	}
-	note(e.Record, in, o, Record{Time: start, Took: now(e.Now).Sub(start), Asker: node, Origin: Origin{from, listener, transport}, Route: p.route, Hops: p.facts})
+	note(e.Record, in, o, Record{Time: start, Took: now(e.Now).Sub(start), Asker: node, Client: *c, Route: p.route, Hops: p.facts})
 	return in.pack(o)
 }
 

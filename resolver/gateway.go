@@ -9,6 +9,7 @@ import (
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver/listen"
 )
 
 // A Gateway answers the questions of devices. Its fields are the rest of the
@@ -20,7 +21,7 @@ type Gateway struct {
 
 	// Identify says who asks, and whether it can send packets to virtual
 	// addresses. An asker of kind Unidentified is refused.
-	Identify func(from netip.AddrPort, listener string) (a policy.Asker, way bool)
+	Identify func(c *listen.Client) (a policy.Asker, way bool)
 	// Node says which node of the fleet an address is, for those that probe.
 	Node   func(from netip.Addr) (name string, ok bool)
 	Policy func() *policy.Policy
@@ -62,16 +63,16 @@ type asking struct {
 }
 
 // Handle answers one message; see [listen.Server].
-func (g *Gateway) Handle(ctx context.Context, from netip.AddrPort, listener, transport string, req []byte) []byte {
+func (g *Gateway) Handle(ctx context.Context, c *listen.Client, req []byte) []byte {
 	in, resp := parse(req)
 	if in == nil {
 		return resp
 	}
 	a := &asking{inbound: in, g: g, now: now(g.Now)}
-	a.asker, a.way = g.Identify(from, listener)
-	o := a.answer(ctx, from.Addr())
+	a.asker, a.way = g.Identify(c)
+	o := a.answer(ctx, c.Addr.Addr())
 	if g.Record != nil {
-		a.record(o, Origin{from, listener, transport})
+		a.record(o, c)
 	}
 	return in.pack(o)
 }
@@ -245,9 +246,9 @@ func withoutOPT(rrs []dns.RR) []dns.RR {
 }
 
 // record tells what became of the question.
-func (a *asking) record(o *outcome, from Origin) {
+func (a *asking) record(o *outcome, from *listen.Client) {
 	r := o.record
-	r.Time, r.Took, r.Origin = a.now, now(a.g.Now).Sub(a.now), from
+	r.Time, r.Took, r.Client = a.now, now(a.g.Now).Sub(a.now), *from
 	r.Kind, r.Question, r.Action, r.Rcode, r.Hops = a.asker.Kind, a.Question, o.action, o.rcode, a.hops
 	if a.asker.Device != nil {
 		r.Asker = string(a.asker.Device.ID)

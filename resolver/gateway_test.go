@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/resolver/listen"
 )
 
 func TestGateway(t *testing.T) {
@@ -303,7 +305,7 @@ func TestRecords(t *testing.T) {
 		if r.Route != "" {
 			got += fmt.Sprintf(", %s %v", r.Route, r.Addr)
 		}
-		if got != tt.want || r.Origin.Listener != "test" || !r.Time.Equal(start) {
+		if got != tt.want || r.Client.Listener != "test" || !r.Time.Equal(start) {
 			t.Errorf("%s asks %s:\n got %s\nwant %s", tt.who, tt.asks, got, tt.want)
 		}
 	}
@@ -330,7 +332,7 @@ func TestMalformedQuestions(t *testing.T) {
 		{"a version of EDNS to come", pack(newer), dns.RcodeBadVers},
 	} {
 		var r dns.Msg
-		if err := r.Unpack(f.Handle(t.Context(), from, "test", "udp", tt.req)); err != nil || r.Rcode != tt.rcode {
+		if err := r.Unpack(f.Handle(t.Context(), &listen.Client{Addr: from, Listener: "test", Transport: listen.UDP}, tt.req)); err != nil || r.Rcode != tt.rcode {
 			t.Errorf("%s: %v, %v; want %s", tt.what, r.Rcode, err, dns.RcodeToString[tt.rcode])
 		}
 	}
@@ -362,7 +364,7 @@ func FuzzHandle(f *testing.F) {
 	fl.Record = nil
 	from := people["alice"].from
 	f.Fuzz(func(t *testing.T, req []byte) {
-		b := fl.Handle(t.Context(), from, "fuzz", "udp", req)
+		b := fl.Handle(t.Context(), &listen.Client{Addr: from, Listener: "fuzz", Transport: listen.UDP}, req)
 		if b == nil {
 			return
 		}
@@ -383,7 +385,7 @@ func BenchmarkHandleAllowed(b *testing.B) {
 	f, req := cachedAllow(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		f.Handle(b.Context(), people["alice"].from, "bench", "udp", req)
+		f.Handle(b.Context(), &listen.Client{Addr: people["alice"].from, Listener: "bench", Transport: listen.UDP}, req)
 	}
 }
 
@@ -392,7 +394,9 @@ func BenchmarkHandleAllowed(b *testing.B) {
 // and packing.
 func TestAllocationsOfAnAllow(t *testing.T) {
 	f, req := cachedAllow(t)
-	n := testing.AllocsPerRun(200, func() { f.Handle(t.Context(), people["alice"].from, "bench", "udp", req) })
+	n := testing.AllocsPerRun(200, func() {
+		f.Handle(t.Context(), &listen.Client{Addr: people["alice"].from, Listener: "bench", Transport: listen.UDP}, req)
+	})
 	if most := 32.0; n > most {
 		t.Errorf("%v allocations, want at most %v", n, most)
 	}

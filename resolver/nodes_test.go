@@ -14,6 +14,8 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/starferry/starferry/resolver/listen"
+
 	"github.com/starferry/starferry/policy"
 )
 
@@ -132,7 +134,7 @@ func nodeAsks(t testing.TB, name string, qtype uint16, p private) (*dns.Msg, []b
 func (w *egressWorld) dig(t testing.TB, from netip.AddrPort, name string, qtype uint16, p private) string {
 	t.Helper()
 	m, b := nodeAsks(t, name, qtype, p)
-	return render(t, m, w.Handle(t.Context(), from, "link", "udp", b))
+	return render(t, m, w.Handle(t.Context(), &listen.Client{Addr: from, Listener: "link", Transport: listen.UDP}, b))
 }
 
 func TestEgress(t *testing.T) {
@@ -232,7 +234,7 @@ func TestBadOptionsAreFormatErrors(t *testing.T) {
 	m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: optionFacts, Data: []byte{9}}}
 	b, _ := m.Pack()
 	var r dns.Msg
-	if err := r.Unpack(w.Handle(t.Context(), gatewayAddr, "link", "udp", b)); err != nil || r.Rcode != dns.RcodeFormatError {
+	if err := r.Unpack(w.Handle(t.Context(), &listen.Client{Addr: gatewayAddr, Listener: "link", Transport: listen.UDP}, b)); err != nil || r.Rcode != dns.RcodeFormatError {
 		t.Errorf("got %v, %v", r.Rcode, err)
 	}
 }
@@ -327,10 +329,10 @@ dressed.test. 300 IN AAAA ::ffff:203.0.113.9
 			Journal: func() uint64 { return 0xc },
 		}
 		m, b := nodeAsks(t, tt.name, tt.qtype, private{route: "hong-kong"})
-		if got := render(t, m, c.Handle(t.Context(), gatewayAddr, "link", "udp", b)); got != tt.want || leased != tt.leased {
+		if got := render(t, m, c.Handle(t.Context(), &listen.Client{Addr: gatewayAddr, Listener: "link", Transport: listen.UDP}, b)); got != tt.want || leased != tt.leased {
 			t.Errorf("%s:\n got %s, leased for %s\nwant %s, leased for %s", tt.what, got, leased, tt.want, tt.leased)
 		}
-		if got := render(t, m, c.Handle(t.Context(), strangerAddr, "link", "udp", b)); got != "REFUSED; EDE 18 not an egress of this connector" {
+		if got := render(t, m, c.Handle(t.Context(), &listen.Client{Addr: strangerAddr, Listener: "link", Transport: listen.UDP}, b)); got != "REFUSED; EDE 18 not an egress of this connector" {
 			t.Errorf("%s, asked by a stranger: %s", tt.what, got)
 		}
 		if len(z.options) > 0 {
@@ -355,7 +357,7 @@ func FuzzEgressAndConnector(f *testing.F) {
 			return netip.IPv6LinkLocalAllNodes(), nil
 		}}
 	f.Fuzz(func(t *testing.T, req []byte) {
-		for _, b := range [][]byte{w.Handle(t.Context(), gatewayAddr, "fuzz", "udp", req), c.Handle(t.Context(), gatewayAddr, "fuzz", "udp", req)} {
+		for _, b := range [][]byte{w.Handle(t.Context(), &listen.Client{Addr: gatewayAddr, Listener: "fuzz", Transport: listen.UDP}, req), c.Handle(t.Context(), &listen.Client{Addr: gatewayAddr, Listener: "fuzz", Transport: listen.UDP}, req)} {
 			var r dns.Msg
 			if b == nil {
 				continue

@@ -37,6 +37,7 @@ import (
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver/listen"
 )
 
 // Facts are the names of an answer's chain with the addresses that each of
@@ -91,17 +92,11 @@ const (
 	Local      Action = "local"    // about this node: whoami, explain, PTR of a lease
 )
 
-// An Origin is where a question came from.
-type Origin struct {
-	Client              netip.AddrPort
-	Listener, Transport string
-}
-
 // A Record is what is to be remembered of one question.
 type Record struct {
 	Time     time.Time
 	Took     time.Duration
-	Origin   Origin
+	Client   listen.Client
 	Asker    string // device id, or the name of a node
 	Kind     device.Kind
 	Question Question

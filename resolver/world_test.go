@@ -14,6 +14,8 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/starferry/starferry/resolver/listen"
+
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/policy"
@@ -188,7 +190,8 @@ var people = map[string]person{
 	"a stranger":     {netip.MustParseAddrPort("198.51.100.1:5353"), policy.Asker{}, false},
 }
 
-func identify(from netip.AddrPort, _ string) (policy.Asker, bool) {
+func identify(c *listen.Client) (policy.Asker, bool) {
+	from := c.Addr
 	for _, p := range people {
 		if p.from == from {
 			a := p.asker
@@ -338,7 +341,7 @@ func (f *fleet) dig(t testing.TB, who, question string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return render(t, m, f.Handle(t.Context(), p.from, "test", "udp", req))
+	return render(t, m, f.Handle(t.Context(), &listen.Client{Addr: p.from, Listener: "test", Transport: listen.UDP}, req))
 }
 
 // render writes an answer down in a line, and checks what must hold of all.

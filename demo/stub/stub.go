@@ -16,7 +16,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"time"
 
 	"github.com/miekg/dns"
@@ -44,8 +43,8 @@ func (s *Stub) Serve(ctx context.Context, pc net.PacketConn, ln net.Listener) er
 	)
 }
 
-func (s *Stub) answer(ctx context.Context, _ netip.AddrPort, _, transport string, req []byte) []byte {
-	resp, err := s.exchange(ctx, transport, req, patience)
+func (s *Stub) answer(ctx context.Context, c *listen.Client, req []byte) []byte {
+	resp, err := s.exchange(ctx, c.Transport, req, patience)
 	if err != nil && ctx.Err() == nil {
 		if s.Log != nil {
 			s.Log.Debug("stub: the gateway did not answer", "error", err)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/resolver/listen"
 	"go.uber.org/goleak"
 )
 
@@ -176,7 +177,7 @@ func TestSilence(t *testing.T) {
 			for _, network := range []string{"udp", "tcp"} {
 				start := time.Now()
 				var m dns.Msg
-				if err := m.Unpack(s.answer(t.Context(), netip.AddrPort{}, "stub", network, req)); err != nil {
+				if err := m.Unpack(s.answer(t.Context(), &listen.Client{Listener: "stub", Transport: network}, req)); err != nil {
 					t.Fatal(err)
 				}
 				if m.Rcode != dns.RcodeServerFailure || m.Id != q.Id || time.Since(start) != patience {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/starferry/starferry/resolver/listen"
+
 	"github.com/starferry/starferry/steer/geo"
 )
 
@@ -247,7 +249,7 @@ func FuzzZone(f *testing.F) {
 	q, _ := new(dns.Msg).SetQuestion("www.answer-china.test.", dns.TypeA).SetEdns0(1232, true).Pack()
 	f.Add(q)
 	f.Fuzz(func(t *testing.T, req []byte) {
-		resp := z.handle(t.Context(), netip.AddrPort{}, "", "", req)
+		resp := z.handle(t.Context(), &listen.Client{}, req)
 		var m dns.Msg
 		if resp != nil && (m.Unpack(resp) != nil || !m.Response) {
 			t.Errorf("%x is answered with %x", req, resp)

@@ -3,10 +3,11 @@ package world
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/resolver/listen"
 )
 
 // maxChain is how many CNAMEs a resolver follows.
@@ -36,7 +37,7 @@ func parseZone(name, text string) (*zone, error) {
 }
 
 // handle answers a message as a recursive resolver would.
-func (z *zone) handle(_ context.Context, _ netip.AddrPort, _, _ string, req []byte) []byte {
+func (z *zone) handle(_ context.Context, _ *listen.Client, req []byte) []byte {
 	var q, m dns.Msg
 	if q.Unpack(req) != nil || len(q.Question) != 1 {
 		return nil

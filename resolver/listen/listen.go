@@ -32,7 +32,28 @@ import (
 // A Handler answers one message. Its context ends with the server, not with
 // the answer, so that it may leave work behind that outlives the question.
 // The request is the handler's only until it returns.
-type Handler func(ctx context.Context, from netip.AddrPort, listener, transport string, req []byte) []byte
+type Handler func(ctx context.Context, c *Client, req []byte) []byte
+
+// The transports that a question can come over.
+const (
+	UDP = "udp"
+	TCP = "tcp"
+	DoT = "dot" // RFC 7858
+	DoH = "doh" // RFC 8484
+)
+
+// A Client is who asks, as far as the listener can tell. It is constant for a
+// connection; over UDP it is the handler's only until it returns.
+type Client struct {
+	Addr       netip.AddrPort // IPv4 always in its short form
+	Listener   string
+	Transport  string
+	ServerName string // that the TLS handshake asked for, lower case; empty: none
+	Token      string // what follows the path of DoH; empty: nothing
+}
+
+// Encrypted reports whether nobody between can read the question.
+func (c *Client) Encrypted() bool { return c.Transport == DoT || c.Transport == DoH }
 
 // Limits bound what clients can take. A field that is zero has the default
 // that stands behind it.
@@ -88,29 +109,29 @@ func (s *Server) dropped(listener, why string) {
 }
 
 // answer returns the answer to one message, nil for none.
-func (s *Server) answer(ctx context.Context, from netip.AddrPort, listener, transport string, req []byte) []byte {
+func (s *Server) answer(ctx context.Context, c *Client, req []byte) []byte {
 	end, v := inspect(req)
 	switch v {
 	case ignore:
-		s.dropped(listener, Malformed)
+		s.dropped(c.Listener, Malformed)
 		return nil
 	case handle:
-		return s.guarded(ctx, from, listener, transport, req, end)
+		return s.guarded(ctx, c, req, end)
 	default:
 		return refusal(req, end, int(v))
 	}
 }
 
 // guarded calls the handler and makes SERVFAIL of a panic.
-func (s *Server) guarded(ctx context.Context, from netip.AddrPort, listener, transport string, req []byte, end int) (resp []byte) {
+func (s *Server) guarded(ctx context.Context, c *Client, req []byte, end int) (resp []byte) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.dropped(listener, Panicked)
-			s.log().Error("answering a question panicked", "listener", listener, "client", from, "panic", v, "stack", string(debug.Stack()))
+			s.dropped(c.Listener, Panicked)
+			s.log().Error("answering a question panicked", "listener", c.Listener, "client", c.Addr, "panic", v, "stack", string(debug.Stack()))
 			resp = refusal(req, end, dns.RcodeServerFailure)
 		}
 	}()
-	return s.Handle(ctx, from, listener, transport, req)
+	return s.Handle(ctx, c, req)
 }
 
 // truncated cuts an answer to what fits, and marks it so that the asker comes

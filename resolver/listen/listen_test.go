@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // echo answers A questions: big. with 100 addresses, slow. only when let go,
 // panic. by panicking, silent. not at all, everything else with one address.
 func echo(let <-chan struct{}) Handler {
-	return func(_ context.Context, _ netip.AddrPort, _, _ string, req []byte) []byte {
+	return func(_ context.Context, _ *Client, req []byte) []byte {
 		var m dns.Msg
 		if err := m.Unpack(req); err != nil {
 			return nil
@@ -137,7 +136,7 @@ func TestAnswers(t *testing.T) {
 
 func TestWhatIsNoQuestion(t *testing.T) {
 	called := false
-	s := &Server{Handle: func(context.Context, netip.AddrPort, string, string, []byte) []byte { called = true; return nil }}
+	s := &Server{Handle: func(context.Context, *Client, []byte) []byte { called = true; return nil }}
 	packed := func(change func(*dns.Msg)) []byte {
 		m := query("www.example.com.", 0)
 		m.Id = 0x1234
@@ -168,7 +167,7 @@ func TestWhatIsNoQuestion(t *testing.T) {
 		}), dns.RcodeFormatError, true},
 	}
 	for _, tt := range tests {
-		resp := s.answer(t.Context(), netip.AddrPort{}, "test", "udp", tt.msg)
+		resp := s.answer(t.Context(), &Client{Listener: "test", Transport: UDP}, tt.msg)
 		if called {
 			t.Fatalf("%s: reached the handler", tt.what)
 		}
@@ -194,7 +193,7 @@ func TestPanicIsServfail(t *testing.T) {
 	s := &Server{Handle: echo(nil), Dropped: func(l, why string) { dropped = append(dropped, l+" "+why) }}
 	b, _ := query("panic.", 0).Pack()
 	var r dns.Msg
-	if err := r.Unpack(s.answer(t.Context(), netip.AddrPort{}, "test", "udp", b)); err != nil || r.Rcode != dns.RcodeServerFailure {
+	if err := r.Unpack(s.answer(t.Context(), &Client{Listener: "test", Transport: UDP}, b)); err != nil || r.Rcode != dns.RcodeServerFailure {
 		t.Errorf("got %v, %v; want SERVFAIL", r.Rcode, err)
 	}
 	if len(dropped) != 1 || dropped[0] != "test panic" {
@@ -371,7 +370,7 @@ func FuzzAnswer(f *testing.F) {
 		if len(req) >= headerLen {
 			size = offered(req)
 		}
-		resp := s.answer(t.Context(), netip.AddrPort{}, "fuzz", "udp", req)
+		resp := s.answer(t.Context(), &Client{Listener: "fuzz", Transport: UDP}, req)
 		if resp == nil {
 			return
 		}

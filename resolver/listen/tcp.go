@@ -137,7 +137,7 @@ func (c *stream) read(ctx context.Context) ([]byte, error) {
 // reply answers a question. A connection that does not take its answers is
 // closed, which ends the reading too.
 func (c *stream) reply(ctx context.Context, req []byte) {
-	resp := c.answer(ctx, c.from, c.name, "tcp", req)
+	resp := c.answer(ctx, &Client{Addr: c.from, Listener: c.name, Transport: TCP}, req)
 	if resp == nil || len(resp) > 65535 {
 		return
 	}

@@ -161,7 +161,7 @@ func (s *Server) reply(ctx context.Context, sock socket, name string, p *packet)
 	from := netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port())
 	req := p.buf[:p.n]
 	size := min(offered(req), or(s.Limits.UDPSize, 1232))
-	resp := s.answer(ctx, from, name, "udp", req)
+	resp := s.answer(ctx, &Client{Addr: from, Listener: name, Transport: UDP}, req)
 	if resp == nil {
 		return
 	}
