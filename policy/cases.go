@@ -41,7 +41,7 @@ func (c *compiler) readStand(n *yamlpos.Node) {
 }
 
 // readWant reads the decision that is expected: allow, or {steer: ROUTE},
-// {block: FORM}, {override: ADDRESS or NAME}.
+// {block: FORM}, {override: ADDRESS or NAME}, {resolve: GROUP}.
 func readWant(n *yamlpos.Node) {
 	if n.Kind != yamlpos.Mapping {
 		yamlpos.Value(n, "", yamlpos.OneOf("allow", "block"))
@@ -49,9 +49,10 @@ func readWant(n *yamlpos.Node) {
 	}
 	m := n.AsMap()
 	if len(m.Keys()) != 1 {
-		n.Errorf("", "want one of steer, block, override")
+		n.Errorf("", "want one of steer, block, override, resolve")
 	}
 	yamlpos.Read(m, "steer", "", device.ParseName)
+	yamlpos.Read(m, "resolve", "", device.ParseName)
 	yamlpos.Read(m, "block", "", yamlpos.OneOf(blockKinds[:]...))
 	yamlpos.ReadOneOrList(m, "override", yamlpos.Word)
 	m.Done()

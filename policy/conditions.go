@@ -30,6 +30,28 @@ const (
 	opType
 )
 
+// A sight is a set of what conditions look at.
+type sight uint8
+
+const (
+	atType sight = 1 << iota
+	atAsker
+	atName
+	atAnswer
+	atPosture // how the asker stands, which changes as reports age
+
+	atScope = atAsker | atPosture // who asks and when
+)
+
+// sights says what the leaves look at. Who adds one that looks at who asks or
+// when gives it atAsker, and lowers [scene.until] where time alone may change
+// it: scopes take it in by that.
+var sights = [...]sight{
+	opName: atName, opCountry: atAnswer, opNetwork: atAnswer,
+	opDevice: atAsker, opGroup: atAsker, opIdentity: atAsker, opKind: atAsker, opSource: atAsker,
+	opPosture: atPosture, opType: atType,
+}
+
 // A cond is a compiled condition. It is a plain tree walked by one function
 // rather than a tree of closures or interfaces, so that what it looks at stays
 // on the stack.
@@ -39,9 +61,11 @@ type cond struct {
 	text string // what is wanted, as people would say it
 
 	names    *match.Names
+	entries  []entry // of names that stand in the policy itself
+	slot     int     // of a list of names: where a scene keeps what was found; 0 for nowhere
 	nets     *match.Networks
 	geo      *geo.DB
-	words    []string // countries, devices or groups
+	words    []string // countries, devices, groups, or networks of a source
 	strength device.Strength
 	kinds    []device.Kind
 	types    []uint16
@@ -49,35 +73,26 @@ type cond struct {
 	result   posture.Result
 }
 
-// chained reports whether the condition looks at a name or an answer.
-func (c *cond) chained() bool {
-	return c.op == opName || c.op == opCountry || c.op == opNetwork || slices.ContainsFunc(c.kids, func(k cond) bool { return k.chained() })
+// sees returns what the condition looks at.
+func (c *cond) sees() sight {
+	on := sights[c.op]
+	for i := range c.kids {
+		on |= c.kids[i].sees()
+	}
+	return on
 }
-
-// judges reports whether the condition looks at posture.
-func (c *cond) judges() bool {
-	return c.op == opPosture || slices.ContainsFunc(c.kids, func(k cond) bool { return k.judges() })
-}
-
-// A view says from where the conditions are looked at.
-type view uint8
-
-const (
-	answered view = iota // what is not known will not be known
-	before               // the answer is still to come: conditions on it are open
-	possible             // nothing is known of who asks, nor of its type: those conditions are open
-)
 
 // A scene is all that conditions look at for one name of the chain. What it
 // holds of others is behind pointers: were the name in it, the compiler would
 // take it that with the name, which decisions carry away, the query escapes.
 type scene struct {
-	q      *Query
-	at     *Hop
-	answer view // answered or before
-	asker  view // answered or possible
-	until  *time.Time
-	trace  *Trace
+	q     *Query
+	at    *Hop
+	open  sight // what is not known yet: conditions on it are open
+	until *time.Time
+	trace *Trace
+
+	asked, found uint64 // lists that were looked through for the name, and those that have it
 }
 
 // eval returns the truth of the condition. With a trace it leaves there the
@@ -137,25 +152,41 @@ func (c *cond) any(s *scene) Truth {
 }
 
 func (c *cond) leaf(s *scene) Truth {
-	switch c.op {
-	case opName:
-		_, ok := c.names.Lookup(s.at.Name)
-		return truth(ok)
-	case opCountry, opNetwork:
+	on := sights[c.op]
+	switch {
+	case on&s.open != 0:
+		return open
+	case on == atName:
+		return truth(c.named(s))
+	case on == atAnswer:
 		return c.answer(s)
 	}
-	if s.asker == possible {
-		return open
-	}
 	return c.who(s)
+}
+
+// named looks for the name of the scene, in a list once for each name.
+func (c *cond) named(s *scene) bool {
+	if c.slot == 0 {
+		return c.covers(s.at.Name)
+	}
+	bit := uint64(1) << (c.slot - 1)
+	if s.asked&bit == 0 {
+		s.asked |= bit
+		if c.covers(s.at.Name) {
+			s.found |= bit
+		}
+	}
+	return s.found&bit != 0
+}
+
+func (c *cond) covers(name string) bool {
+	_, ok := c.names.Lookup(name)
+	return ok
 }
 
 // answer judges a condition on the addresses of a name: true if one of them
 // meets it, false if it is known of each that it does not.
 func (c *cond) answer(s *scene) Truth {
-	if s.answer == before {
-		return open
-	}
 	if len(s.at.Addrs) == 0 {
 		return Unknown
 	}
@@ -182,9 +213,9 @@ func (c *cond) who(s *scene) Truth {
 	a := &s.q.Asker
 	switch c.op {
 	case opDevice:
-		return truth(a.Device != nil && slices.Contains(c.words, string(a.Device.ID)))
+		return truth(a.isOne(c.words))
 	case opGroup:
-		return truth(a.Device != nil && slices.ContainsFunc(c.words, a.Device.InGroup))
+		return truth(a.inGroup(c.words))
 	case opIdentity:
 		return truth(a.Kind.Strength() >= c.strength)
 	case opKind:

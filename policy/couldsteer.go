@@ -11,14 +11,15 @@ import "time"
 func (p *Policy) CouldSteer(name string, facts []Hop, route string, now time.Time) bool {
 	q := Query{Name: name, Answered: len(facts) > 0, Answer: facts, Now: now}
 	var at Hop
-	s := scene{q: &q, at: &at, until: new(time.Time), asker: possible}
+	s := scene{q: &q, at: &at, until: new(time.Time), open: atScope | atType}
 	if !q.Answered {
-		s.answer = before
+		s.open |= atAnswer
 	}
 	end := len(p.rules)
 	for i := range q.hops() {
 		at = q.hop(i)
-		found, next := p.steers(&s, route, end)
+		w := p.all.walk(&s, end, i > 0)
+		found, next := w.steers(&s, route)
 		if found || next < 0 {
 			return found
 		}
@@ -29,10 +30,13 @@ func (p *Policy) CouldSteer(name string, facts []Hop, route string, now time.Tim
 
 // steers looks for a steer by the route at one name. It also returns where the
 // list ends for the next name, -1 if nobody gets to that.
-func (p *Policy) steers(s *scene, route string, end int) (found bool, next int) {
+func (w *walk) steers(s *scene, route string) (found bool, next int) {
 	ends := -1 // the last policy that ends the list for some
-	for k := range p.rules[:end] {
-		r := &p.rules[k]
+	for k := w.next(); k < w.end; k = w.next() {
+		r := &w.policy.rules[k]
+		if w.later && r.own {
+			continue
+		}
 		t := r.matches(s)
 		switch {
 		case t&Yes == 0:
@@ -46,5 +50,5 @@ func (p *Policy) steers(s *scene, route string, end int) (found bool, next int) 
 			ends = k
 		}
 	}
-	return false, end
+	return false, w.end
 }

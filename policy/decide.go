@@ -1,37 +1,36 @@
 package policy
 
-import (
-	"fmt"
-	"time"
-)
+import "fmt"
 
 // Decide decides a query in the order that the package comment tells. A
 // decision that denies nothing allocates nothing.
-func (p *Policy) Decide(q *Query) Decision { return p.decide(q, nil) }
+func (p *Policy) Decide(q *Query) Decision { return p.all.decide(q, nil) }
 
 // Explain decides like [Policy.Decide] and also says how it got there.
 func (p *Policy) Explain(q *Query) (Decision, *Trace) {
 	var t Trace
-	d := p.decide(q, &t)
+	d := p.all.decide(q, &t)
 	t.Decision = d.String()
 	return d, &t
 }
 
-func (p *Policy) decide(q *Query, t *Trace) Decision {
+func (v *Scoped) decide(q *Query, t *Trace) Decision {
 	var at Hop
-	var until time.Time
+	until := v.until
+	p := v.policy
 	s := scene{q: q, at: &at, until: &until, trace: t}
 	if q.Flow == nil && !q.Answered {
-		s.answer = before
+		s.open = atAnswer
 	}
 	end := len(p.rules) // the place that ends the list; there the default stands
 	for i := range q.hops() {
 		at = q.hop(i)
-		k, truth := p.first(&s, end, i > 0)
+		w := v.walk(&s, end, i > 0)
+		k, truth := w.first(&s)
 		switch {
 		case k == end:
 		case truth != Yes:
-			return p.wait(&s)
+			return s.wait(w.asks(&s))
 		case !p.rules[k].ends:
 			return s.chosen(&p.rules[k])
 		default:
@@ -42,20 +41,23 @@ func (p *Policy) decide(q *Query, t *Trace) Decision {
 	return p.ended(&s, end)
 }
 
-// first returns the first policy above end that is true for the name of the
-// scene, or may still become so; end if there is none. Policies that end the
-// list were looked at for the first name.
-func (p *Policy) first(s *scene, end int, later bool) (int, Truth) {
-	for k := range p.rules[:end] {
-		r := &p.rules[k]
-		if later && r.ends {
-			continue
-		}
-		if t := r.matches(s); t&Yes != 0 {
-			return k, t
+// asks says how the question goes upstream while the decision is open: as it
+// would by the policy that decides if none of those that are open comes true.
+func (w *walk) asks(s *scene) Forward {
+	if !w.policy.forwards {
+		return Forward{}
+	}
+	s.trace = nil
+	k, t := w.first(s)
+	for k < w.end && t != Yes {
+		k, t = w.first(s)
+	}
+	if k < w.end {
+		if r := &w.policy.rules[k]; r.demands.met(s) {
+			return r.Then.Forward
 		}
 	}
-	return end, No
+	return Forward{}
 }
 
 func (r *Rule) matches(s *scene) Truth {
@@ -78,8 +80,8 @@ func (p *Policy) ended(s *scene, end int) Decision {
 	} else {
 		s.trace.step(nil, s.at.Name, Yes, s.trace.mark())
 	}
-	if s.answer == before && then.Action == Allow && p.chained[end] && (r == nil || r.demands.met(s)) {
-		return p.wait(s)
+	if s.open != 0 && then.Action == Allow && p.chained[end] && (r == nil || r.demands.met(s)) {
+		return s.wait(then.Forward)
 	}
 	if r != nil {
 		return s.chosen(r)
@@ -88,8 +90,8 @@ func (p *Policy) ended(s *scene, end int) Decision {
 }
 
 // wait leaves the decision until the answer is there.
-func (p *Policy) wait(s *scene) Decision {
-	return Decision{NeedAnswer: true, Hop: s.at.Name, Until: *s.until}
+func (s *scene) wait(f Forward) Decision {
+	return Decision{NeedAnswer: true, Then: Then{Forward: f}, Hop: s.at.Name, Until: *s.until}
 }
 
 // chosen judges the demands of the policy that was chosen.
@@ -112,7 +114,7 @@ func (s *scene) admitted(d Decision) Decision {
 	case f == nil, d.Then.Action == Block:
 		return d
 	case d.Then.Action != Steer:
-		d.Then = Then{Action: Block, EDE: EDEBlocked, Reason: fmt.Sprintf("%v admits no traffic, only a steer does", d.Then.Action)}
+		d.Then = Then{Action: Block, EDE: EDEBlocked, Reason: fmt.Sprintf("%v admits no traffic, only a steer does", d.Then.String())}
 	case !d.Then.admits(f):
 		d.Then = Then{Action: Block, EDE: EDEBlocked, Reason: fmt.Sprintf("%s is not among its ports", f.String())}
 	}

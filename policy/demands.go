@@ -34,12 +34,12 @@ func (d *demands) judge(s *scene) string {
 	}
 	a := &s.q.Asker
 	if d.groups != nil {
-		if ok := a.Device != nil && slices.ContainsFunc(d.groups, a.Device.InGroup); !ok || s.trace != nil {
+		if ok := a.inGroup(d.groups); !ok || s.trace != nil {
 			demand(ok, standsInGroup(a, d.groups, ok))
 		}
 	}
 	if d.devices != nil {
-		if ok := a.Device != nil && slices.Contains(d.devices, string(a.Device.ID)); !ok || s.trace != nil {
+		if ok := a.isOne(d.devices); !ok || s.trace != nil {
 			demand(ok, standsAsDevice(a, ok))
 		}
 	}
@@ -57,12 +57,15 @@ func (d *demands) judge(s *scene) string {
 	return strings.Join(unmet, "; ")
 }
 
-// met judges without leaving notes.
+// met judges without a word.
 func (d *demands) met(s *scene) bool {
-	from := s.trace.mark()
-	ok := d.judge(s) == ""
-	s.trace.cut(from, s.trace.mark())
-	return ok
+	if d == nil {
+		return true
+	}
+	a := &s.q.Asker
+	failed := func(name string) bool { return s.verdict(name).Result != posture.Passed }
+	return (d.groups == nil || a.inGroup(d.groups)) && (d.devices == nil || a.isOne(d.devices)) &&
+		a.Kind.Strength() >= d.identity && !slices.ContainsFunc(d.profiles, failed)
 }
 
 func standsInGroup(a *Asker, groups []string, ok bool) string {

@@ -100,10 +100,13 @@ func (c *compiler) readRule(m *yamlpos.Map) Rule {
 		when := c.readAll(n)
 		r.when = &when
 	}
-	r.ends = r.when == nil || !r.when.chained()
+	r.ends = r.when == nil || r.when.sees()&(atName|atAnswer) == 0
 	r.demands = c.readDemands(m.Map("require"))
 	r.Then = c.readThen(m)
+	readForward(m, &r.Then)
 	r.deny = c.readDeny(m)
+	r.Log = yamlpos.Read(m, "log", Logging{}, logging)
+	r.own = readOwn(m, r.ends)
 	m.Done()
 	return r
 }
@@ -178,12 +181,7 @@ func (c *compiler) profile(name string, at yamlpos.Pos) bool {
 func (c *compiler) finish() *Policy {
 	p := c.policy
 	p.version = hex.EncodeToString(c.hash.Sum(nil)[:8])
-	chained := false
-	for i := range p.rules {
-		p.chained = append(p.chained, chained)
-		chained = chained || !p.rules[i].ends
-	}
-	p.chained = append(p.chained, chained)
+	p.arrange()
 	for _, l := range c.listsInOrder() {
 		p.lists = append(p.lists, l.info)
 		p.warnings = append(p.warnings, l.warnings...)

@@ -88,10 +88,11 @@ const (
 	NoData
 	ZeroIP
 	Drop
+	Page    // the addresses of the node's block page
 	Address // the addresses in A and AAAA
 )
 
-var blockKinds = [...]string{"refused", "nxdomain", "nodata", "zero-ip", "drop", "address"}
+var blockKinds = [...]string{"refused", "nxdomain", "nodata", "zero-ip", "drop", "page", "address"}
 
 func (b BlockKind) String() string { return blockKinds[b] }
 
@@ -148,6 +149,8 @@ type Then struct {
 	Ports    []Port // of Steer; empty admits all
 	WhenDown Fallback
 	NoWay    Fallback
+
+	Forward // of Allow
 }
 
 // A Rule is one compiled policy of the file.
@@ -155,27 +158,30 @@ type Rule struct {
 	Name string
 	At   yamlpos.Pos
 	Then Then
+	Log  Logging
 
 	when    *cond // nil: always
 	demands *demands
 	deny    Then // the form of a denial
 	ends    bool // looks at neither name nor answer
+	own     bool // with "cname: ignore": is for the asked name and its own addresses only
 }
 
 // A Policy is a compiled file. It is immutable.
 type Policy struct {
 	rules    []Rule
-	chained  []bool // whether any rule before this place looks at names or answers; one more than rules
-	fallback Then   // of the default
+	fallback Then // of the default
+	arranged
 
 	version  string
 	profiles []*posture.Profile
 	lists    []ListInfo
-	routes   []Ref
-	groups   []Ref
-	devices  []Ref
+	refs
 	warnings []string
 }
+
+// refs are the names that the policy uses but does not define.
+type refs struct{ routes, upstreams, groups, devices []Ref }
 
 // A Ref is a name that the policy uses but does not define, with its place.
 type Ref struct {
@@ -206,6 +212,9 @@ func (p *Policy) Lists() []ListInfo { return p.lists }
 
 // Routes returns the routes that policies steer by.
 func (p *Policy) Routes() []Ref { return p.routes }
+
+// Upstreams returns the groups of upstream servers that policies resolve by.
+func (p *Policy) Upstreams() []Ref { return p.upstreams }
 
 // Groups returns the groups that conditions and demands name.
 func (p *Policy) Groups() []Ref { return p.groups }

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/starferry/starferry/device"
@@ -14,6 +16,14 @@ type Asker struct {
 	Kind     device.Kind    // the evidence of this question
 	Source   netip.Addr     // where the question or packet came from, before any mapping
 	Verdicts posture.Verdicts
+}
+
+func (a *Asker) isOne(devices []string) bool {
+	return a.Device != nil && slices.Contains(devices, string(a.Device.ID))
+}
+
+func (a *Asker) inGroup(groups []string) bool {
+	return a.Device != nil && slices.ContainsFunc(groups, a.Device.InGroup)
 }
 
 // A Hop is one name of an answer's CNAME chain with the addresses that it owns.
@@ -73,7 +83,7 @@ type Decision struct {
 	Rule       *Rule     // the policy that decided; nil if none did
 	Hop        string    // the name of the chain at which it decided
 	Denied     string    // not empty: the demand that was not met, and how the asker stands; EDE 18
-	NeedAnswer bool      // undecided: the question has to go upstream first; then ask again with Answered
+	NeedAnswer bool      // undecided: the question has to go upstream first, as Then.Forward says; then ask again with Answered
 	Until      time.Time // zero, or when the decision may change by the passing of time alone
 }
 
@@ -104,7 +114,7 @@ func (d *Decision) Text() string {
 func (d *Decision) String() string {
 	switch {
 	case d.NeedAnswer:
-		return "ask upstream"
+		return strings.TrimSpace("ask upstream " + d.Then.Upstream)
 	case d.Denied != "":
 		return "deny " + d.Then.Block.String()
 	}
@@ -118,6 +128,11 @@ func (t *Then) String() string {
 		return "block " + t.Block.String()
 	case Steer:
 		return "steer " + t.Route
+	case Allow:
+		if t.Upstream != "" {
+			return "resolve " + t.Upstream
+		}
+		fallthrough
 	default:
 		return t.Action.String()
 	}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -77,23 +78,26 @@ func (c *compiler) readSeveral(o op, n *yamlpos.Node) cond {
 	return out.tidy()
 }
 
-// tidy replaces one alone by itself, and puts conditions on posture last: a
-// decision that did not look at posture does not change as reports age.
+// tidy replaces one alone by itself, and puts what costs little to look at
+// first. Conditions on posture come last: a decision that did not look at
+// posture does not change as reports age.
 func (c cond) tidy() cond {
 	if len(c.kids) == 1 {
 		return c.kids[0]
 	}
-	slices.SortStableFunc(c.kids, func(a, b cond) int {
-		switch ja, jb := a.judges(), b.judges(); {
-		case ja == jb:
-			return 0
-		case jb:
-			return -1
-		default:
-			return 1
-		}
-	})
+	slices.SortStableFunc(c.kids, func(a, b cond) int { return a.rank() - b.rank() })
 	return c
+}
+
+// rank orders conditions. Of those that look at posture too, those come first
+// that names alone can settle, so that a policy which the index passes over
+// would not have looked at posture.
+func (c *cond) rank() int {
+	n := bits.Len8(uint8(c.sees()))
+	if c.sees()&atPosture != 0 && c.unnamed() == open {
+		n++
+	}
+	return n
 }
 
 // nameForms are the ways to write names, with what people would say.
@@ -114,7 +118,7 @@ func (c *compiler) readName(n *yamlpos.Node) cond {
 	if v := m.Node("list"); v != nil {
 		for _, item := range c.some(v) {
 			if name := yamlpos.Value(item, "", word); name != "" {
-				either.kids = append(either.kids, cond{op: opName, names: c.names(name, item.Pos()), text: "in list " + name})
+				either.kids = append(either.kids, c.listed(name, item.Pos()))
 			}
 		}
 	}
@@ -123,6 +127,15 @@ func (c *compiler) readName(n *yamlpos.Node) cond {
 	}
 	m.Done()
 	return either.tidy()
+}
+
+// listed makes the condition of being in a list.
+func (c *compiler) listed(name string, at yamlpos.Pos) cond {
+	in := cond{op: opName, names: c.names(name, at), text: "in list " + name}
+	if l := c.lists[name]; l != nil && l.place < 64 {
+		in.slot = l.place + 1
+	}
+	return in
 }
 
 // An entry is a name with what it covers.
@@ -134,13 +147,14 @@ type entry struct {
 func (c *compiler) inlineNames(items []*yamlpos.Node, text string, parse func(string) (entry, error)) cond {
 	var b match.NamesBuilder
 	var shown []string
-	for i, e := range yamlpos.Values(items, parse) {
+	entries := yamlpos.Values(items, parse)
+	for i, e := range entries {
 		if err := b.AddKind(e.kind, e.name); err != nil {
 			items[min(i, len(items)-1)].Errorf("", "%v", err)
 		}
 		shown = append(shown, match.Match{Name: e.name, Kind: e.kind}.String())
 	}
-	return cond{op: opName, names: b.Build(), text: text + strings.ReplaceAll(some(shown), "=", "")}
+	return cond{op: opName, names: b.Build(), entries: entries, text: text + strings.ReplaceAll(some(shown), "=", "")}
 }
 
 func (c *compiler) readAnswer(n *yamlpos.Node) cond {
@@ -188,7 +202,7 @@ func (c *compiler) readNetworks(n *yamlpos.Node, o op, lists bool) cond {
 		shown = append(shown, p.String())
 	}
 	if len(shown) > 0 {
-		either.kids = append(either.kids, cond{op: o, nets: b.Build(), text: "in " + some(shown)})
+		either.kids = append(either.kids, cond{op: o, nets: b.Build(), words: shown, text: "in " + some(shown)})
 	}
 	return either.tidy()
 }

@@ -20,7 +20,7 @@ const (
 // The keys of a "then", besides reason and ede, which may stand in it or
 // beside it.
 var (
-	actionKeys   = []string{"block", "override", "steer"}
+	actionKeys   = []string{"block", "override", "resolve", "steer"}
 	steeringKeys = []string{"ports", "when_down", "no_way", "ttl"}
 	noteKeys     = []string{"reason", "ede"}
 )
@@ -64,6 +64,8 @@ func (c *compiler) readAction(act string, n *yamlpos.Node) Then {
 		return readBlock(n)
 	case "override":
 		return readOverride(n)
+	case "resolve":
+		return c.readResolve(n)
 	}
 	then := Then{Action: Steer, EDE: EDEForged, Route: yamlpos.Value(n, "", device.ParseName)}
 	if then.Route != "" {
@@ -80,11 +82,13 @@ func bareAction(s string) (Then, error) {
 		return Then{Action: Block, EDE: EDEBlocked}, nil
 	case "steer":
 		return Then{}, yamlpos.Hint(fmt.Errorf("steer needs a route"), "write {steer: ROUTE}")
+	case "resolve":
+		return Then{}, yamlpos.Hint(fmt.Errorf("resolve needs a group of upstream servers"), "write {resolve: GROUP}")
 	case "override":
 		return Then{}, yamlpos.Hint(fmt.Errorf("override needs an answer"), "write {override: {a: [ADDRESS]}}")
 	}
 	err := fmt.Errorf("unknown action %q: want allow, or one of %s", s, strings.Join(actionKeys, ", "))
-	return Then{}, yamlpos.Hint(err, yamlpos.DidYouMean(s, []string{"allow", "block", "steer", "override"}))
+	return Then{}, yamlpos.Hint(err, yamlpos.DidYouMean(s, append([]string{"allow"}, actionKeys...)))
 }
 
 // readBlock reads the form of a block: a word, or {address: [...]}.
@@ -92,7 +96,7 @@ func readBlock(n *yamlpos.Node) Then {
 	then := Then{Action: Block, EDE: EDEBlocked}
 	if n.Kind != yamlpos.Mapping {
 		i := yamlpos.Value(n, 0, yamlpos.Index(blockKinds[:Address]...))
-		if then.Block = BlockKind(i); then.Block == ZeroIP {
+		if then.Block = BlockKind(i); then.Block == ZeroIP || then.Block == Page {
 			then.EDE = EDEForged
 		}
 		return then
