@@ -36,7 +36,8 @@ type modelRule struct {
 	name    string
 	cond    *modelCond
 	demands []modelCond // group, identity, posture leaves
-	then    string      // allow, block, steer
+	own     bool        // cname: ignore
+	then    string      // allow, block, steer, or a group of servers to resolve by
 }
 
 type modelPolicy struct {
@@ -98,7 +99,7 @@ func randomPolicy(r *rand.Rand) modelPolicy {
 	p := modelPolicy{allow: r.IntN(3) == 0}
 	asks := []string{"group", "device", "identity", "posture", "network", "type"}
 	for i := range 1 + r.IntN(6) {
-		rule := modelRule{name: fmt.Sprintf("r%d", i), then: pick(r, []string{"allow", "block", "steer"})}
+		rule := modelRule{name: fmt.Sprintf("r%d", i), then: pick(r, []string{"allow", "block", "steer", "allow", "block", "steer", "corp", "lab"})}
 		switch r.IntN(8) {
 		case 0: // always
 		case 1, 2:
@@ -108,6 +109,7 @@ func randomPolicy(r *rand.Rand) modelPolicy {
 			c := randomCond(r, 3, modelOps)
 			rule.cond = &c
 		}
+		rule.own = rule.chained() && r.IntN(4) == 0
 		for _, op := range []string{"group", "identity", "posture"} {
 			if r.IntN(6) == 0 {
 				rule.demands = append(rule.demands, leaf(r, []string{op}))
@@ -162,9 +164,15 @@ func (p modelPolicy) yaml() string {
 			}
 			fmt.Fprintf(&b, "    require: {%s}\n", strings.Join(d, ", "))
 		}
+		if r.own {
+			b.WriteString("    cname: ignore\n")
+		}
 		then := r.then
-		if then == "steer" {
+		switch {
+		case then == "steer":
 			then = "{steer: there, ports: [tcp/443]}"
+		case r.upstream() != "":
+			then = fmt.Sprintf("{resolve: %s}", then)
 		}
 		fmt.Fprintf(&b, "    then: %s\n", then)
 	}
@@ -211,6 +219,21 @@ func (c *modelCond) onAnswer() bool {
 func (c *modelCond) onName() bool {
 	return slices.Contains([]string{"exact", "suffix", "pattern", "list"}, c.op) || slices.ContainsFunc(c.kids, func(k modelCond) bool { return k.onName() })
 }
+
+// chained tells whether a policy looks at names or answers.
+func (r *modelRule) chained() bool {
+	return r.cond != nil && (r.cond.onName() || r.cond.onAnswer())
+}
+
+// upstream is the group of servers that a policy resolves by.
+func (r *modelRule) upstream() string {
+	if r.then == "corp" || r.then == "lab" {
+		return r.then
+	}
+	return ""
+}
+
+func (r *modelRule) allows() bool { return r.then == "allow" || r.upstream() != "" }
 
 // answers lists the leaves that look at the answer.
 func (c *modelCond) answers(out []*modelCond) []*modelCond {
@@ -370,7 +393,7 @@ func (p modelPolicy) decide(q *policy.Query) string {
 	looksAtNames := false
 	for i := range p.rules {
 		r := &p.rules[i]
-		if r.cond == nil || !r.cond.onName() && !r.cond.onAnswer() {
+		if !r.chained() {
 			if r.cond == nil || r.cond.eval(q, policy.Hop{}, nil) == isTrue {
 				end = r
 				break
@@ -378,29 +401,37 @@ func (p modelPolicy) decide(q *policy.Query) string {
 			continue // false for every name
 		}
 		above = append(above, *r)
-		looksAtNames = true
+		looksAtNames = looksAtNames || !r.own
 	}
 	if q.Flow == nil && !q.Answered {
-		for _, r := range above {
-			can := r.cond.possible(q, policy.Hop{Name: q.Name})
+		waits := false // something is open above the one that is true
+		for i := range above {
+			can := above[i].cond.possible(q, policy.Hop{Name: q.Name})
 			if can[isTrue] && len(can) == 1 {
-				return p.act(q, &r)
-			} else if can[isTrue] {
-				return "ask upstream"
+				end = &above[i]
+				looksAtNames = false
+				break
 			}
+			waits = waits || can[isTrue]
 		}
-		allows := end == nil && p.allow || end != nil && end.then == "allow" && end.met(q)
-		if allows && looksAtNames {
-			return "ask upstream"
+		allows := end == nil && p.allow || end != nil && end.allows() && end.met(q)
+		switch {
+		case !waits && !(allows && looksAtNames):
+			return p.act(q, end)
+		case allows && end != nil && end.upstream() != "":
+			return "ask upstream " + end.upstream()
 		}
-		return p.act(q, end)
+		return "ask upstream"
 	}
 	hops := q.Answer
 	if !q.Answered || len(hops) == 0 {
 		hops = []policy.Hop{{Name: q.Name}}
 	}
-	for _, h := range hops {
+	for i, h := range hops {
 		for _, r := range above {
+			if r.own && i > 0 {
+				continue
+			}
 			if r.cond.eval(q, h, nil) == isTrue {
 				return p.act(q, &r)
 			}
@@ -420,10 +451,14 @@ func (p modelPolicy) act(q *policy.Query, r *modelRule) string {
 	switch {
 	case r != nil && !r.met(q):
 		return "deny refused by " + by
-	case q.Flow != nil && (then == "allow" || then == "steer" && q.Flow.Proto != 1 && *q.Flow != (policy.Service{Proto: 6, Port: 443})):
+	case q.Flow != nil && (then != "steer" && then != "block" || then == "steer" && q.Flow.Proto != 1 && *q.Flow != (policy.Service{Proto: 6, Port: 443})):
 		then = "block"
 	}
-	return map[string]string{"allow": "allow", "block": "block refused", "steer": "steer there"}[then] + " by " + by
+	what := map[string]string{"allow": "allow", "block": "block refused", "steer": "steer there"}[then]
+	if what == "" {
+		what = "resolve " + then
+	}
+	return what + " by " + by
 }
 
 func short(d *policy.Decision) string {
@@ -440,7 +475,7 @@ func checkAgainstModel(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	m := randomPolicy(r)
 	p := parse(t, m.yaml())
-	for range 40 {
+	for range 100 {
 		q := randomQuery(r)
 		d, trace := p.Explain(q)
 		if got, want := short(&d), m.decide(q); got != want {
@@ -463,7 +498,11 @@ func checkAgainstModel(t *testing.T, seed uint64) {
 }
 
 func TestAgainstModel(t *testing.T) {
-	for seed := range uint64(1500) {
+	policies := uint64(10_000) // with a hundred questions each
+	if testing.Short() {
+		policies = 1000
+	}
+	for seed := range policies {
 		checkAgainstModel(t, seed)
 	}
 }
