@@ -61,13 +61,20 @@ func (w *walk) asks(s *scene) Forward {
 }
 
 func (r *Rule) matches(s *scene) Truth {
-	t := Yes
-	from := s.trace.mark()
-	if r.when != nil {
-		t = r.when.eval(s)
+	if s.trace == nil {
+		return r.truth(s)
 	}
+	from := s.trace.mark()
+	t := r.truth(s)
 	s.trace.step(r, s.at.Name, t, from)
 	return t
+}
+
+func (r *Rule) truth(s *scene) Truth {
+	if r.when == nil {
+		return Yes
+	}
+	return r.when.eval(s)
 }
 
 // ended decides by what stands at the end of the list.

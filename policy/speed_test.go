@@ -47,6 +47,10 @@ func TestDecideAllocatesNothing(t *testing.T) {
 		if n := testing.AllocsPerRun(100, func() { d = p.Decide(q) }); n > 0 {
 			t.Errorf("%s: %v allocations for %v", tt.name, n, &d)
 		}
+		scoped := p.For(&q.Asker, noon)
+		if n := testing.AllocsPerRun(100, func() { d = scoped.Decide(q) }); n > 0 {
+			t.Errorf("%s: %v allocations for %v in the scope", tt.name, n, &d)
+		}
 	}
 	proto := quick[1].q.query()
 	if n := testing.AllocsPerRun(100, func() {
@@ -63,12 +67,15 @@ func BenchmarkDecide(b *testing.B) {
 	p := parse(b, fifty())
 	for _, tt := range quick {
 		q := tt.q.query()
-		b.Run(tt.name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				p.Decide(q)
-			}
-		})
+		scoped := p.For(&q.Asker, noon)
+		for by, decide := range map[string]func(*policy.Query) policy.Decision{"": p.Decide, " for the scope": scoped.Decide} {
+			b.Run(tt.name+by, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					decide(q)
+				}
+			})
+		}
 	}
 }
 
