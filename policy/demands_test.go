@@ -124,6 +124,7 @@ policies:
   - {name: phishing, if: {name: {list: phishing}}, then: {block: nxdomain}}
   - {name: china, if: {any: [name: {list: china-sites}, answer: {country: CN}]}, require: {groups: [staff]}, then: {steer: hong-kong}}
   - {name: bj, if: {name: bj.example, group: staff}, then: {steer: beijing}}
+  - {name: ours, if: {any: [name: ours.example, answer: {country: CN}]}, then: {steer: shanghai}, cname: ignore}
   - {name: end, if: {not: {group: staff}}, then: block}
   - {name: lab, if: {name: lab.example, posture: {laptop: passed}, type: A}, then: {steer: beijing}}
   - {name: stop, then: block}
@@ -146,6 +147,10 @@ policies:
 		{"x.example", "x.example jd.com 192.0.2.1", "hong-kong", true},
 		{"bj.example", "bj.example 192.0.2.1", "beijing", true},
 		{"lab.example", "lab.example 192.0.2.1", "beijing", true},
+		{"ours.example", "", "shanghai", true},
+		{"x.example", "", "shanghai", true},
+		{"ours.example", "ours.example 192.0.2.1", "shanghai", true},
+		{"x.example", "x.example ours.example 192.0.2.1", "shanghai", false},
 		{"never.example", "never.example 192.0.2.1", "beijing", false},
 	} {
 		if got := p.CouldSteer(tt.name, chain(tt.facts), tt.route, noon); got != tt.want {

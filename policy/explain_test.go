@@ -69,7 +69,15 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s by %s\n%s\nwant\n%s", tt.q.ask, tt.q.by, got, tt.want)
 		}
 	}
-	want := "default  yes: no policy decides\ndecision: block refused\ntext: no policy decides\n"
+	own := parse(t, "policies: [{name: own, if: {name: a.example}, then: block, cname: ignore}, {name: rest, then: {resolve: corp}}]\n")
+	want := `policy.yaml:1:12  own   no: name not being a.example
+policy.yaml:1:76  rest  yes: ends the list
+decision: resolve corp
+`
+	if got := read(t, own, question{ask: "x.example", answer: "x.example a.example"}.query()); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+	want = "default  yes: no policy decides\ndecision: block refused\ntext: no policy decides\n"
 	if got := read(t, parse(t, "policies: []\n"), question{ask: "x"}.query()); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}

@@ -75,6 +75,32 @@ var mistakes = map[string]string{
 	`policies: [{name: a, then: {steer: r, ede: 15}}]`:                                    `ede goes with block only`,
 	`policies: [{name: a, then: {block: drop, ede: 18}}]`:                                 `"18" is none of 15 (blocked)`,
 	`policies: [{name: a, then: {block: drop, reason: x}, reason: y}]`:                    `reason stands beside then too`,
+	`policies: [{name: a, then: resolve}]`:                                                `write {resolve: GROUP}`,
+	`policies: [{name: a, then: {resolve: Corp}}]`:                                        `write corp`,
+	`policies: [{name: a, then: {resolve: [a, b]}}]`:                                      `resolve: want a single value, got a list`,
+	`policies: [{name: a, then: {resolve: a, ports: [tcp/1]}}]`:                           `ports goes with steer only`,
+	`policies: [{name: a, then: {resolve: a, block: drop}}]`:                              `block and resolve in one`,
+	`policies: [{name: a, then: {block: pgae}}]`:                                          `did you mean "page"?`,
+	`policies: [{name: a, then: allow, log: sometimes}]`:                                  `"sometimes" is none of all, blocks, none, sample(N)`,
+	`policies: [{name: a, then: allow, log: block}]`:                                      `did you mean "blocks"?`,
+	`policies: [{name: a, then: allow, log: sample}]`:                                     `one in a hundred is sample(100)`,
+	`policies: [{name: a, then: allow, log: sample(0)}]`:                                  `p:1:40: log: "sample(0)" is no sample`,
+	`policies: [{name: a, then: allow, log: sample(x)}]`:                                  `"sample(x)" is no sample`,
+	`policies: [{name: a, then: allow, log: sample 5}]`:                                   `"sample 5" is no sample`,
+	`policies: [{name: a, then: allow, log: sample(1000001)}]`:                            `at most one in a million`,
+	`policies: [{name: a, if: {name: x}, then: allow, cname: ignored}]`:                   `did you mean "ignore"?`,
+	`policies: [{name: a, if: {group: x}, then: allow, cname: ignore}]`:                   `cname goes with conditions on names or answers`,
+	`policies: [{name: a, then: allow, ecs: cleint}]`:                                     `did you mean "client"?`,
+	`policies: [{name: a, then: allow, ecs: 203.0.113.1/24}]`:                             `the network is 203.0.113.0/24`,
+	`policies: [{name: a, then: allow, ecs: 203.0.113/24}]`:                               `"203.0.113/24" is no network`,
+	`policies: [{name: a, then: block, ecs: client}]`:                                     `p:1:35: ecs goes with allow and resolve only`,
+	`policies: [{name: a, then: {steer: r}, ttl: {min: 1m}}]`:                             `ttl goes with allow and resolve only`,
+	`policies: [{name: a, then: allow, ttl: 60s}]`:                                        `ttl: want a mapping`,
+	`policies: [{name: a, then: allow, ttl: {}}]`:                                         `ttl: want min, max or both`,
+	`policies: [{name: a, then: allow, ttl: {min: 2m, max: 1m}}]`:                         `ttl: min 2m0s is more than max 1m0s`,
+	`policies: [{name: a, then: allow, ttl: {mim: 2m}}]`:                                  `did you mean "min"?`,
+	`policies: [{name: a, then: allow, ttl: {max: 8000h}}]`:                               `want whole seconds, at most a week`,
+	`tests: [{ask: x.y, want: {resolve: [a]}}]`:                                           `resolve: want a single value`,
 	`policies: [{name: a, then: {block: {address: [x]}}}]`:                                `address: "x" is no address`,
 	`policies: [{name: a, then: {block: {}}}]`:                                            `want a form or {address: [...]}`,
 	`policies: [{name: a, then: {override: {a: "::1"}}}]`:                                 `a: "::1" is no IPv4 address`,
@@ -202,6 +228,9 @@ func TestWhatThePolicyNames(t *testing.T) {
 	if got := names(p.Routes()); !slices.Equal(got, []string{"hong-kong policy.yaml:22:19"}) {
 		t.Errorf("routes: %q", got)
 	}
+	if got := names(parse(t, "policies: [{name: a, if: {name: x}, then: {resolve: corp}}, {name: b, then: {resolve: corp}}]\n").Upstreams()); !slices.Equal(got, []string{"corp policy.yaml:1:53", "corp policy.yaml:1:87"}) {
+		t.Errorf("upstreams: %q", got)
+	}
 	if got := names(p.Groups()); !slices.Equal(got, []string{"staff policy.yaml:21:24", "guests policy.yaml:24:17"}) {
 		t.Errorf("groups: %q", got)
 	}
@@ -237,9 +266,14 @@ policies:
   - {name: f, then: {steer: r, when_down: servfail, no_way: direct, ttl: 10s}}
   - {name: g, then: {override: {a: 10.0.0.1}}}
   - {name: h, then: allow, require: {groups: g}, deny: {block: {address: 192.0.2.9}, reason: Ask}}
+  - {name: i, then: {block: page}}
+  - {name: j, then: {resolve: corp, reason: Ours}, ecs: client, ttl: {min: 60s, max: 1h}, log: sample(100)}
+  - {name: k, then: allow, ecs: 203.0.113.0/24, ttl: {max: 5m}, log: blocks}
+  - {name: l, then: allow, ecs: off, log: none}
+  - {name: m, then: {block: page, ede: 17}, log: all}
 `)
 	r := p.Rules()
-	for i, want := range []uint16{15, 4, 4, 16, 4, 4, 4, 0} {
+	for i, want := range []uint16{15, 4, 4, 16, 4, 4, 4, 0, 4, 0, 0, 0, 17} {
 		if r[i].Then.EDE != want {
 			t.Errorf("%s: EDE %d, want %d", r[i].Name, r[i].Then.EDE, want)
 		}
@@ -255,6 +289,17 @@ policies:
 	}
 	if g := r[6].Then; g.TTL != time.Minute {
 		t.Errorf("g: %+v", g)
+	}
+	if j := r[9]; j.Then.String() != "resolve corp" || j.Then.Action != policy.Allow || j.Then.Reason != "Ours" ||
+		j.Then.Forward != (policy.Forward{Upstream: "corp", ECS: policy.ECS{Client: true}, MinTTL: time.Minute, MaxTTL: time.Hour}) ||
+		j.Log != (policy.Logging{Kind: policy.LogSample, N: 100}) {
+		t.Errorf("j: %+v", j)
+	}
+	if k := r[10]; k.Then.ECS.Subnet.String() != "203.0.113.0/24" || k.Then.MinTTL != 0 || k.Then.MaxTTL != 5*time.Minute || k.Log.Kind != policy.LogBlocks {
+		t.Errorf("k: %+v", k)
+	}
+	if l, m := r[11], r[12]; l.Then.Forward != (policy.Forward{}) || l.Log.Kind != policy.LogNone || m.Then.String() != "block page" {
+		t.Errorf("l: %+v, m: %+v", l, m)
 	}
 	p = parse(t, "policies: [{name: h, then: allow, require: {groups: g}, deny: {block: {address: 192.0.2.9}, reason: Ask}}]\n")
 	d := p.Decide(question{ask: "x", by: "bob"}.query())

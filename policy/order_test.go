@@ -1,6 +1,10 @@
 package policy_test
 
-import "testing"
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
 
 func TestFirstTruePolicyDecides(t *testing.T) {
 	check(t, `
@@ -213,5 +217,78 @@ policies:
 		{ask: "x", by: "alice failing", want: "block nodata by bad"},
 		{ask: "x", by: "alice stale", want: "block nodata by bad"}, // too old is failed
 		{ask: "x", by: "alice", want: "block zero-ip by none"},     // no report is unknown, under "not" too
+	})
+}
+
+// A policy with "cname: ignore" is for the asked name and its own addresses.
+func TestCNAMEIgnore(t *testing.T) {
+	check(t, `
+policies:
+  - {name: own, if: {any: [name: tracker.example, answer: {country: CN}]}, then: {block: nxdomain}, cname: ignore}
+  - {name: all, if: {name: cdn.example}, then: {block: nodata}, cname: check}
+  - {name: rest, then: allow}
+`, []question{
+		{ask: "tracker.example", want: "block nxdomain by own"},
+		{ask: "x.example", answer: "x.example tracker.example 192.0.2.1", want: "allow by rest"},
+		// Addresses are those of the name that owns them: behind an alias they do not count.
+		{ask: "x.example", answer: "x.example 203.0.113.9", want: "block nxdomain by own"},
+		{ask: "x.example", answer: "x.example y.example 203.0.113.9", want: "allow by rest"},
+		{ask: "x.example", answer: "x.example tracker.example cdn.example 203.0.113.9", want: "block nodata by all at cdn.example"},
+		{ask: "x.example", want: "ask upstream"},
+	})
+	// Nothing further along the chain could match: the decision need not wait.
+	check(t, `
+policies:
+  - {name: own, if: {name: tracker.example}, then: {block: nxdomain}, cname: ignore}
+  - {name: rest, then: allow}
+`, []question{{ask: "x.example", want: "allow by rest"}})
+}
+
+// While the decision is open, the question goes where it would go if none of
+// what is open came true.
+func TestWhereTheQuestionGoes(t *testing.T) {
+	check(t, `
+policies:
+  - {name: phishing, if: {name: {list: phishing}}, then: {block: nxdomain}}
+  - {name: china, if: {answer: {country: CN}}, then: {steer: hong-kong}}
+  - {name: blocked, if: {name: no.corp.example}, then: block}
+  - {name: corp, if: {name: {suffix: corp.example}}, require: {groups: [staff]}, then: {resolve: corp}}
+  - {name: plain, if: {group: guests}, then: allow}
+  - {name: rest, then: {resolve: far}}
+`, []question{
+		{ask: "www.corp.example", by: "alice staff", want: "ask upstream corp"},
+		{ask: "www.corp.example", by: "alice staff", answer: "www.corp.example 10.0.0.1", want: "resolve corp by corp"},
+		{ask: "www.corp.example", by: "bob", want: "ask upstream"}, // will be denied
+		{ask: "no.corp.example", by: "alice staff", want: "ask upstream"},
+		{ask: "x.example", by: "bob guests", want: "ask upstream"},
+		{ask: "x.example", by: "bob", want: "ask upstream far"},
+		{ask: "x.example", by: "bob", answer: "x.example 192.0.2.1", want: "resolve far by rest"},
+		{ask: "x.example", by: "bob", flow: "tcp/443", answer: "x.example 192.0.2.1", want: "block refused by rest"},
+	})
+	// So it does where only names of the chain are waited for.
+	check(t, `
+policies:
+  - {name: phishing, if: {name: {list: phishing}}, then: {block: nxdomain}}
+  - {name: rest, then: {resolve: far}}
+`, []question{{ask: "x.example", want: "ask upstream far"}})
+}
+
+// More policies than a walk can hold are written for one name.
+func TestManyPoliciesForAName(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("\npolicies:\n")
+	for i := range 40 {
+		fmt.Fprintf(&b, "  - {name: p%d, if: {name: {suffix: example}, group: g%d}, then: {block: nodata}}\n", i, i)
+		fmt.Fprintf(&b, "  - {name: q%d, if: {name: {exact: x%d.test, pattern: '*.x%d.test'}}, then: {block: nodata}}\n", i, i, i)
+	}
+	b.WriteString("  - {name: rest, then: {block: nxdomain}}\n")
+	check(t, b.String(), []question{
+		{ask: "a.example", by: "u g0", want: "block nodata by p0"},
+		{ask: "a.example", by: "u g15", want: "block nodata by p15"},
+		{ask: "a.example", by: "u g39 g20", want: "block nodata by p20"},
+		{ask: "a.example", by: "u", want: "block nxdomain by rest"},
+		{ask: "x7.test", by: "u", want: "block nodata by q7"},
+		{ask: "a.x39.test", by: "u", want: "block nodata by q39"},
+		{ask: "b.a.x39.test", by: "u", want: "block nxdomain by rest"},
 	})
 }

@@ -79,6 +79,25 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
+// Policies that a name does not concern cost it nothing, however many they are.
+func BenchmarkManyPolicies(b *testing.B) {
+	for _, n := range []int{50, 10_000} {
+		var src strings.Builder
+		src.WriteString("policies:\n")
+		for i := range n {
+			fmt.Fprintf(&src, "  - {name: p%d, if: {name: {suffix: s%d.example}, group: staff}, then: {block: nxdomain}}\n", i, i)
+		}
+		p := parse(b, src.String())
+		q := question{ask: fmt.Sprintf("www.s%d.example", n-1), by: "alice staff"}.query()
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				p.Decide(q)
+			}
+		})
+	}
+}
+
 func BenchmarkParse(b *testing.B) {
 	src := []byte(fifty())
 	for b.Loop() {

@@ -144,8 +144,12 @@ func readOverride(n *yamlpos.Node) Then {
 func readSteering(m *yamlpos.Map, then *Then) {
 	if then.Action != Steer {
 		for _, key := range steeringKeys {
+			hint := ""
+			if key == "ttl" && then.Action == Allow {
+				hint = "beside then stands ttl: {min: 60s, max: 1h}"
+			}
 			if m.Has(key) {
-				m.KeyErrorf(key, "", "%s goes with steer only", key)
+				m.KeyErrorf(key, hint, "%s goes with steer only", key)
 			}
 		}
 		return
