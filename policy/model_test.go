@@ -509,5 +509,8 @@ func TestAgainstModel(t *testing.T) {
 
 func FuzzDecide(f *testing.F) {
 	f.Add(uint64(7))
-	f.Fuzz(func(t *testing.T, seed uint64) { checkAgainstModel(t, seed) })
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		checkAgainstModel(t, seed)
+		checkScope(t, seed)
+	})
 }

@@ -19,7 +19,8 @@
 // is true it ends the list: nothing below it is looked at, at no name, and it
 // decides if nothing above it did at any name. Below the last policy stands
 // the default, which ends the list in the same way. It blocks unless the file
-// says otherwise. (BIND, unbound and PowerDNS Recursor order response policy
+// says otherwise. A policy with "cname: ignore" is looked at for the asked name
+// only, by the addresses which that name owns itself. (BIND, unbound and PowerDNS Recursor order response policy
 // zones so.)
 //
 // # Three truth values
@@ -38,13 +39,22 @@
 // ([Decision.NeedAnswer]). It waits too if the list ends in an allow and a
 // policy above looks at names, which those of the answer could match; what is
 // allowed goes upstream anyway. Otherwise it is made at once. So a list that
-// ends in a block and has no answer condition above it sends nothing out.
+// ends in a block and has no answer condition above it sends nothing out. The
+// question goes upstream as by the policy that decides if nothing that is open
+// comes true ([Forward]).
 //
 // # Demands
 //
 // A policy's demands are judged when it has been chosen. One that is not met,
 // or of which it is unknown whether it is met, denies; the policies below are
 // not asked. A denial is a block with EDE 18, its form chosen by "deny".
+//
+// # Scopes
+//
+// Much of what policies look at is the same for each question of an asker.
+// [Policy.Scope] sums it up in a few bytes, by which decisions and answers can
+// be kept for many askers at once, and [Policy.For] leaves out what is false
+// for all of a scope.
 //
 // # Flows
 //

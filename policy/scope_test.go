@@ -171,11 +171,6 @@ func BenchmarkScope(b *testing.B) {
 	}
 }
 
-func FuzzScope(f *testing.F) {
-	f.Add(uint64(7))
-	f.Fuzz(func(t *testing.T, seed uint64) { checkScope(t, seed) })
-}
-
 func TestECSOf(t *testing.T) {
 	fixed := policy.ECS{Subnet: netip.MustParsePrefix("203.0.113.0/24")}
 	client := policy.ECS{Client: true}
