@@ -8,7 +8,7 @@ import (
 // Facts asks upstream for what a policy would judge a question by, as Handle
 // does; for those who explain.
 func (g *Gateway) Facts(ctx context.Context, q Question) Facts {
-	a := &asking{inbound: &inbound{Question: q}, g: g, now: now(g.Now)}
+	a := &asking{inbound: &inbound{Question: q}, g: g, known: &known{}, now: g.now()}
 	return a.facts(ctx, q)
 }
 

@@ -106,11 +106,12 @@ func (a *asking) alias(ctx context.Context, o *outcome, target string) *outcome 
 	}
 	q := a.Question
 	q.Name = target
-	m, err := a.g.Upstream(ctx, q.message())
+	r, err := a.reply(ctx, q)
 	if err != nil {
 		return a.failed(edeNoAnswer, "upstream does not answer for "+target)
 	}
-	p := a.passed(Overridden, chain(target, m.Answer), m)
+	hops, _ := follow(target, r.Answer)
+	p := a.passed(Overridden, hops, &r, false)
 	if p.action == Failed {
 		return p
 	}

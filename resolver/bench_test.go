@@ -8,17 +8,15 @@ import (
 	"github.com/starferry/starferry/resolver/listen"
 
 	"github.com/starferry/starferry/policy"
-	"github.com/starferry/starferry/resolver/cache"
 )
 
 // cachedAllow returns a gateway with a warm cache, and a question that it
 // allows.
 func cachedAllow(t testing.TB) (*fleet, []byte) {
 	f := newFleet(t)
-	c := cache.New(1 << 20)
-	f.Upstream = c.Before("default", f.up.resolve)
+	f.Upstream = cached(f.up.resolve)
 	f.Record = nil
-	f.Identify = func(c *listen.Client) (policy.Asker, bool) { return people["alice"].asker, true }
+	f.Identify = func(*listen.Client, func(uint16) []byte) (policy.Asker, bool) { return people["alice"].asker, true }
 	m := new(dns.Msg).SetQuestion("www.allowed.test.", dns.TypeA)
 	m.SetEdns0(1232, false)
 	req, err := m.Pack()

@@ -14,7 +14,6 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/starferry/starferry/policy"
-	"github.com/starferry/starferry/resolver/cache"
 	"github.com/starferry/starferry/resolver/listen"
 	"github.com/starferry/starferry/resolver/upstream"
 )
@@ -104,15 +103,14 @@ func TestTheWholeChain(t *testing.T) {
 	}
 	egressAddr := serve(t, "egress", egress.Handle)
 	t.Cleanup(egress.Wait)
-	c := cache.New(1 << 20)
 	gateway := &Gateway{
 		Name: "gw-sjc", Policy: func() *policy.Policy { return p },
-		Identify: func(c *listen.Client) (policy.Asker, bool) {
+		Identify: func(c *listen.Client, _ func(uint16) []byte) (policy.Asker, bool) {
 			a := people["alice"].asker
 			a.Source = c.Addr.Addr()
 			return a, c.Addr.Addr().IsLoopback()
 		},
-		Upstream: c.Before("default", (&upstream.Group{Servers: []netip.AddrPort{publicAddr}, Dial: dial}).Resolve),
+		Upstream: cached((&upstream.Group{Servers: []netip.AddrPort{publicAddr}, Dial: dial}).Resolve),
 		Ask: func(ctx context.Context, route string, q Question, facts Facts) (*NodeReply, error) {
 			return AskNode(ctx, dial, egressAddr, q, route, facts)
 		},

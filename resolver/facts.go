@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver/wire"
 )
 
 // The bounds of facts, as they are gathered and as they travel.
@@ -40,6 +41,49 @@ func chain(name string, rrs []dns.RR) Facts {
 			return hops
 		}
 		hops = append(hops, policy.Hop{Name: next})
+	}
+}
+
+// follow is [chain] for an answer that was not unpacked. It also reports whether
+// each address and CNAME in the answer section belongs to a hop.
+func follow(name string, a *wire.Answer) (hops Facts, whole bool) {
+	var buf [256]byte
+	at := wire.AppendName(buf[:0], a.Msg, wire.HeaderLen)
+	hops = Facts{{Name: name}}
+	found, all := 0, 0
+	for addrs := 0; ; {
+		h := &hops[len(hops)-1]
+		next := 0
+		all = 0
+		for rr := range a.Records {
+			if rr.Section > 0 {
+				break
+			}
+			if rr.Type != wire.TypeA && rr.Type != wire.TypeAAAA && rr.Type != wire.TypeCNAME {
+				continue
+			}
+			all++
+			if !wire.NameIs(a.Msg, rr.Name, at) {
+				continue
+			}
+			found++
+			if rr.Type == wire.TypeCNAME {
+				next = rr.At + 6
+			} else if ip, ok := rr.Addr(); ok && addrs < maxAddrs {
+				h.Addrs = append(h.Addrs, ip)
+				addrs++
+			}
+		}
+		if next == 0 || len(hops) == maxHops {
+			return hops, found == all
+		}
+		at = wire.AppendName(at[:0], a.Msg, next)
+		var text [4 * 256]byte
+		to := string(wire.AppendText(text[:0], at))
+		if owns(hops, to) {
+			return hops, found == all
+		}
+		hops = append(hops, policy.Hop{Name: to})
 	}
 }
 

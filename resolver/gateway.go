@@ -2,14 +2,18 @@ package resolver
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver/cache"
 	"github.com/starferry/starferry/resolver/listen"
+	"github.com/starferry/starferry/resolver/wire"
 )
 
 // A Gateway answers the questions of devices. Its fields are the rest of the
@@ -20,13 +24,25 @@ type Gateway struct {
 	Version string
 
 	// Identify says who asks, and whether it can send packets to virtual
-	// addresses. An asker of kind Unidentified is refused.
-	Identify func(c *listen.Client) (a policy.Asker, way bool)
+	// addresses. An asker of kind Unidentified is refused. option returns the
+	// EDNS option of a code that the question has; it may be nil.
+	Identify func(c *listen.Client, option func(code uint16) []byte) (a policy.Asker, way bool)
+	// Forwarder tells those whose EDNS options Identify goes by.
+	Forwarder func(netip.Addr) bool
+	// Moment names what Identify goes by besides; see [Moment].
+	Moment func() Moment
+	// Quick, if there is one, answers what was answered before.
+	Quick *Quick
+	// Epoch moves when steered answers must be asked for anew. It is not zero.
+	Epoch func() uint64
+	// Renew has a question asked upstream before its answer ends. It does not wait.
+	Renew func(group string, q cache.Question)
 	// Node says which node of the fleet an address is, for those that probe.
 	Node   func(from netip.Addr) (name string, ok bool)
 	Policy func() *policy.Policy
-	// Upstream answers what is allowed, from a cache if it can.
-	Upstream func(ctx context.Context, m *dns.Msg) (*dns.Msg, error)
+	// Upstream answers what is allowed, from a cache if it can. The group is what
+	// the policy wants to be asked; empty: it goes by the name.
+	Upstream func(ctx context.Context, group string, q cache.Question) (cache.Reply, error)
 	// Ask asks the nodes of a route. Errors wrap ErrLinkDown or ErrNoAnswer.
 	Ask func(ctx context.Context, route string, q Question, facts Facts) (*NodeReply, error)
 	// Lease returns the virtual address of a name that a node answered for. The
@@ -43,38 +59,47 @@ type Gateway struct {
 	Explain func(name string, qtype uint16, a policy.Asker) []string
 
 	Journal func() uint64
-	Record  func(*Record)
-	Now     func() time.Time
+	// Tally returns where answers of a kind are counted.
+	Tally func(as Action, policy string, rcode int) *atomic.Uint64
+	// Record remembers what became of a question, if its policy wants that. The
+	// record is its own only until it returns.
+	Record func(*Record)
+	Now    func() time.Time
 }
 
 // An asking is one question in work at the gateway.
 type asking struct {
 	*inbound
-	g     *Gateway
-	asker policy.Asker
-	way   bool
+	g *Gateway
+	*known
 	now   time.Time
+	epoch uint64 // before the chain was asked
 
-	policy   *policy.Policy // one for the whole question
 	decision policy.Decision
-	hops     Facts    // that it was decided by
-	upstream *dns.Msg // the answer, if the question went upstream already
-	failure  error    // or why there is none
+	hops     Facts        // that it was decided by
+	upstream *cache.Reply // the answer, if the question went upstream already
+	failure  error        // or why there is none
+	plainly  bool         // the answer can be given as it is, by the hops
+
+	good        time.Duration // how long what was learnt upstream holds; zero: nothing was
+	kept, stale bool          // all of it was known before; some of it is over
 }
 
 // Handle answers one message; see [listen.Server].
 func (g *Gateway) Handle(ctx context.Context, c *listen.Client, req []byte) []byte {
-	in, resp := parse(req)
+	in, resp := read(req)
 	if in == nil {
 		return resp
 	}
-	a := &asking{inbound: in, g: g, now: now(g.Now)}
-	a.asker, a.way = g.Identify(c)
+	a := &asking{inbound: in, g: g, now: g.now(), epoch: g.epoch(), kept: true}
+	a.known = g.who(c, in.option, a.now)
 	o := a.answer(ctx, c.Addr.Addr())
-	if g.Record != nil {
-		a.record(o, c)
+	resp = in.pack(o)
+	a.record(o, c, len(resp))
+	if g.Quick != nil {
+		a.keep(o, resp)
 	}
-	return in.pack(o)
+	return resp
 }
 
 func now(f func() time.Time) time.Time {
@@ -93,6 +118,8 @@ func (a *asking) answer(ctx context.Context, from netip.Addr) *outcome {
 	switch {
 	case a.asker.Kind == device.Unidentified:
 		return refused("unknown network")
+	case a.policy == nil:
+		return a.failed(dns.ExtendedErrorCodeNotReady, "the policy is not loaded yet")
 	case a.Class == dns.ClassCHAOS:
 		return a.chaos()
 	case a.Class != dns.ClassINET:
@@ -130,14 +157,20 @@ func meta(t uint16) bool {
 // judge decides what to do with a question, by the answer if it takes that.
 func (a *asking) judge(ctx context.Context, q Question) {
 	query := policy.Query{Name: q.Name, Type: q.Type, Asker: a.asker, Now: a.now}
-	a.policy = a.g.Policy()
-	a.decision = a.policy.Decide(&query)
+	a.decision = a.decide(&query)
 	if !a.decision.NeedAnswer {
 		return
 	}
 	a.hops = a.facts(ctx, q)
 	query.Answered, query.Answer = true, a.hops
-	a.decision = a.policy.Decide(&query)
+	a.decision = a.decide(&query)
+}
+
+func (p *known) decide(q *policy.Query) policy.Decision {
+	if p.view != nil {
+		return p.view.Decide(q)
+	}
+	return p.policy.Decide(q)
 }
 
 // facts asks upstream for what the policy has to know. The addresses of other
@@ -146,20 +179,51 @@ func (a *asking) judge(ctx context.Context, q Question) {
 func (a *asking) facts(ctx context.Context, q Question) Facts {
 	hops := Facts{{Name: q.Name}}
 	if q.Type != dns.TypeANY {
-		if a.upstream, a.failure = a.g.Upstream(ctx, q.message()); a.failure == nil {
-			hops = chain(q.Name, a.upstream.Answer)
+		if a.ask(ctx, q); a.failure == nil {
+			hops, a.plainly = follow(q.Name, a.upstream.Answer)
 		}
 	}
 	if _, arpa := reverse(q.Name); q.asksAddress() || arpa {
 		return hops
 	}
 	for _, t := range [...]uint16{dns.TypeA, dns.TypeAAAA} {
-		q := Question{Name: q.Name, Type: t, Class: q.Class, CD: q.CD}
-		if m, err := a.g.Upstream(ctx, q.message()); err == nil {
-			hops = merged(hops, chain(q.Name, m.Answer))
+		if r, err := a.reply(ctx, Question{Name: q.Name, Type: t, Class: q.Class, CD: q.CD}); err == nil {
+			others, _ := follow(q.Name, r.Answer)
+			hops = merged(hops, others)
 		}
 	}
 	return hops
+}
+
+// ask asks upstream for what is to be answered.
+func (a *asking) ask(ctx context.Context, q Question) {
+	if r, err := a.reply(ctx, q); err != nil {
+		a.failure = err
+	} else {
+		a.upstream = &r
+	}
+}
+
+// reply asks upstream, and keeps how long what it learns is good.
+func (a *asking) reply(ctx context.Context, q Question) (cache.Reply, error) {
+	u, err := q.upstream()
+	if err != nil {
+		return cache.Reply{}, err
+	}
+	then := &a.decision.Then
+	u.ECS = then.ECS.Of(a.asker.Source)
+	r, err := a.g.Upstream(ctx, then.Upstream, u)
+	if err != nil {
+		return r, err
+	}
+	good := time.Duration(r.Life-min(r.Life, r.Age)) * time.Second
+	if good == 0 {
+		a.stale = true // nothing that follows from it may be kept
+	} else if a.good == 0 || good < a.good {
+		a.good = good
+	}
+	a.stale, a.kept = a.stale || r.Stale || then.ECS.Client, a.kept && r.Kept
+	return r, nil
 }
 
 // act does what was decided.
@@ -184,39 +248,86 @@ func (a *asking) act(ctx context.Context) *outcome {
 func (a *asking) any() *outcome {
 	h := a.header(time.Hour)
 	h.Rrtype = dns.TypeHINFO
-	return &outcome{action: Allowed, answer: []dns.RR{&dns.HINFO{Hdr: h, Cpu: "RFC8482"}}}
+	o := &outcome{action: Allowed, answer: []dns.RR{&dns.HINFO{Hdr: h, Cpu: "RFC8482"}}}
+	return o.explained(edeBadType, "ANY is answered with next to nothing (RFC 8482)")
 }
 
 // forward answers as upstream does.
 func (a *asking) forward(ctx context.Context, as Action) *outcome {
 	if a.upstream == nil && a.failure == nil {
-		a.upstream, a.failure = a.g.Upstream(ctx, a.message())
+		a.ask(ctx, a.Question)
 	}
 	if a.failure != nil {
 		return a.failed(edeNoAnswer, "upstream does not answer")
 	}
-	hops := a.hops
-	if hops == nil {
-		hops = chain(a.Name, a.upstream.Answer)
+	if a.hops == nil {
+		a.hops, a.plainly = follow(a.Name, a.upstream.Answer)
 	}
-	return a.passed(as, hops, a.upstream)
+	return a.passed(as, a.hops, a.upstream, a.plainly)
 }
 
 // passed makes an outcome of upstream's answer, unless that has addresses
-// which only the fleet may give.
-func (a *asking) passed(as Action, hops Facts, m *dns.Msg) *outcome {
+// which only the fleet may give. What has to be looked into record by record is
+// not given plainly.
+func (a *asking) passed(as Action, hops Facts, r *cache.Reply, plainly bool) *outcome {
+	bad, bindings := a.unwanted(r)
+	if bad.IsValid() {
+		return a.failed(edeOther, "rebinding: the answer holds "+bad.String()+", an address of this network")
+	}
+	o := &outcome{action: as, rcode: r.Rcode, reply: r, span: a.span(r)}
+	if a.told(o, r); plainly && !bindings {
+		return o
+	}
+	m := r.Msg()
 	if bad, ok := a.forbidden(m.Answer, m.Extra); ok {
 		return a.failed(edeOther, "rebinding: the answer holds "+bad.String()+", an address of this network")
 	}
-	return &outcome{
-		action: as, rcode: m.Rcode, ad: m.AuthenticatedData,
-		answer: inChain(m.Answer, hops), ns: m.Ns, extra: withoutOPT(m.Extra),
+	o.reply, o.ad = nil, r.AD
+	o.answer, o.ns, o.extra = inChain(m.Answer, hops), m.Ns, m.Extra
+	return o
+}
+
+// span returns what to make of the TTLs of upstream's answer.
+func (a *asking) span(r *cache.Reply) wire.Span {
+	s := r.Span()
+	if then := &a.decision.Then; !r.Stale && then.Action == policy.Allow {
+		s.Least = uint32(then.MinTTL / time.Second)
+		s.Most = uint32(then.MaxTTL / time.Second)
+	}
+	return s
+}
+
+// told adds the extended error that an answer of upstream is given with: it is
+// stale (RFC 8914 sections 4.4 and 4.20), a failure that was kept (4.14), or what
+// upstream itself says.
+func (a *asking) told(o *outcome, r *cache.Reply) {
+	switch {
+	case r.Stale && r.Rcode == dns.RcodeNameError:
+		o.explained(dns.ExtendedErrorCodeStaleNXDOMAINAnswer, "upstream does not answer")
+	case r.Stale:
+		o.explained(dns.ExtendedErrorCodeStaleAnswer, "upstream does not answer")
+	case r.Why.Given:
+		o.explained(r.Why.Code, "upstream: "+r.Why.Text)
+	case r.Kept && r.Rcode == dns.RcodeServerFailure:
+		o.explained(dns.ExtendedErrorCodeCachedError, "upstream failed lately")
 	}
 }
 
 // failed is what who asks gets when something is broken.
 func (a *asking) failed(code uint16, why string) *outcome {
 	return (&outcome{action: Failed, rcode: dns.RcodeServerFailure}).explained(code, why)
+}
+
+// unwanted returns an address of an answer that only the fleet may give, and
+// whether there are service bindings in it, which may hold more.
+func (a *asking) unwanted(r *cache.Reply) (bad netip.Addr, bindings bool) {
+	for rr := range r.Records {
+		if addr, ok := rr.Addr(); ok && a.g.Forbidden(addr) {
+			return addr, false
+		}
+		bindings = bindings || rr.Type == wire.TypeSVCB || rr.Type == wire.TypeHTTPS
+	}
+	return netip.Addr{}, bindings
 }
 
 // forbidden returns an address of the fleet that the records hold.
@@ -236,26 +347,26 @@ func (a *asking) forbidden(sections ...[]dns.RR) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-func withoutOPT(rrs []dns.RR) []dns.RR {
-	for i, rr := range rrs {
-		if rr.Header().Rrtype == dns.TypeOPT {
-			return append(rrs[:i:i], rrs[i+1:]...) // there is one at most
-		}
+// record tells what became of the question.
+func (a *asking) record(o *outcome, from *listen.Client, size int) {
+	if a.g.Tally != nil {
+		a.g.Tally(o.action, a.rule(), o.rcode).Add(1)
 	}
-	return rrs
+	blocked := o.action == Blocked || o.action == Denied
+	if a.g.Record == nil || !a.logging().Wants(blocked, rand.Uint64()) {
+		return
+	}
+	r := a.recordOf(o)
+	r.Time, r.Took, r.Client, r.Size = a.now, a.g.now().Sub(a.now), *from, size
+	r.Kind = a.asker.Kind
+	r.who(&a.asker)
+	a.g.Record(&r)
 }
 
-// record tells what became of the question.
-func (a *asking) record(o *outcome, from *listen.Client) {
+// recordOf returns what is to be remembered of an outcome, whoever asked.
+func (a *asking) recordOf(o *outcome) Record {
 	r := o.record
-	r.Time, r.Took, r.Client = a.now, now(a.g.Now).Sub(a.now), *from
-	r.Kind, r.Question, r.Action, r.Rcode, r.Hops = a.asker.Kind, a.Question, o.action, o.rcode, a.hops
-	if a.asker.Device != nil {
-		r.Asker = string(a.asker.Device.ID)
-	}
-	if rule := a.decision.Rule; rule != nil {
-		r.Policy = rule.Name
-	}
+	r.Question, r.Action, r.Policy, r.Rcode, r.Hops = a.Question, o.action, a.rule(), o.rcode, a.hops
 	r.Reason, r.EDE = o.text, -1
 	if o.ede {
 		r.EDE = int(o.code)
@@ -263,5 +374,36 @@ func (a *asking) record(o *outcome, from *listen.Client) {
 	if o.silent {
 		r.Rcode = -1
 	}
-	a.g.Record(&r)
+	if a.upstream != nil {
+		r.From = FromUpstream
+		if a.upstream.Kept {
+			r.From = FromCache
+		}
+		r.Stale = a.upstream.Stale
+	}
+	return r
+}
+
+// who puts into a record who asked.
+func (r *Record) who(a *policy.Asker) {
+	r.Asker, r.Device = "", a.Device
+	if a.Device != nil {
+		r.Asker = string(a.Device.ID)
+	}
+}
+
+// rule returns the name of the policy that decided, "" if none did.
+func (a *asking) rule() string {
+	if a.decision.Rule == nil {
+		return ""
+	}
+	return a.decision.Rule.Name
+}
+
+// logging returns what the policy that decided wants to be logged.
+func (a *asking) logging() policy.Logging {
+	if a.decision.Rule == nil {
+		return policy.Logging{}
+	}
+	return a.decision.Rule.Log
 }

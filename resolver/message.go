@@ -5,6 +5,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/resolver/cache"
+	"github.com/starferry/starferry/resolver/wire"
 )
 
 // udpSize is what we offer to take over UDP (DNS flag day 2020).
@@ -24,12 +27,48 @@ const (
 	edeBadType  = 30 // Invalid Query Type
 )
 
-// An inbound is a question as it came.
+// An inbound is a question as it came. Plain ones are read in place, and
+// unpacked only if their answer has to be made record by record.
 type inbound struct {
 	Question
-	msg *dns.Msg
-	opt *dns.OPT // nil: the asker does not know EDNS
+	plain wire.Question // its Req is nil if the question is not plain
+	msg   *dns.Msg
+	opt   *dns.OPT // nil: the asker does not know EDNS; see edns
 }
+
+// read is parse for those that answer plain questions without unpacking them.
+func read(req []byte) (in *inbound, resp []byte) {
+	q, ok := wire.Parse(req)
+	if !ok {
+		return parse(req)
+	}
+	var text [4 * 256]byte
+	return &inbound{plain: q, Question: Question{
+		Name: string(wire.AppendText(text[:0], q.Name)), Type: q.Type, Class: q.Class, DO: q.DO, CD: q.CD,
+	}}, nil
+}
+
+// unpack makes sure that the question is there in the library's form.
+func (in *inbound) unpack() {
+	if in.msg != nil {
+		return
+	}
+	in.msg = new(dns.Msg)
+	if err := in.msg.Unpack(in.plain.Req); err != nil { // an option that only the library minds
+		in.msg = &dns.Msg{Question: []dns.Question{{Name: in.Name + ".", Qtype: in.Type, Qclass: in.Class}}}
+		in.msg.Id, in.msg.RecursionDesired, in.msg.AuthenticatedData = in.plain.ID(), in.plain.RD, in.plain.AD
+	}
+	if in.plain.EDNS {
+		in.opt = &dns.OPT{}
+	}
+}
+
+// option returns the data of the first EDNS option of a code; nil if there is
+// none, or the question is not plain.
+func (in *inbound) option(code uint16) []byte { return in.plain.Option(code) }
+
+// edns reports whether the asker knows EDNS.
+func (in *inbound) edns() bool { return in.opt != nil || in.plain.EDNS }
 
 // parse reads a request. If it is none that can be handled, resp is what to
 // answer: nil for silence.
@@ -82,6 +121,9 @@ type outcome struct {
 	extra      []dns.RR
 	ad         bool // upstream validated the answer
 
+	reply *cache.Reply // what upstream said, as it is, instead of records
+	span  wire.Span    // for its TTLs
+
 	ede     bool // there is an extended error
 	code    uint16
 	text    string
@@ -98,9 +140,16 @@ func (o *outcome) explained(code uint16, text string) *outcome {
 
 // pack makes the answer of an outcome; nil for silence.
 func (in *inbound) pack(o *outcome) []byte {
-	if o.silent {
+	switch {
+	case o.silent:
 		return nil
+	case o.reply != nil && in.plain.Req != nil && len(o.options) == 0:
+		return in.packReply(o)
+	case o.reply != nil:
+		m := o.reply.Msg()
+		o.answer, o.ns, o.extra, o.ad = m.Answer, m.Ns, m.Extra, o.reply.AD
 	}
+	in.unpack()
 	m := &dns.Msg{Question: in.msg.Question, Answer: o.answer, Ns: o.ns, Extra: o.extra, Compress: true}
 	m.Id, m.Response, m.Rcode = in.msg.Id, true, o.rcode
 	m.RecursionDesired, m.RecursionAvailable = in.msg.RecursionDesired, true
@@ -115,6 +164,13 @@ func (in *inbound) pack(o *outcome) []byte {
 		b, _ = m.Pack()
 	}
 	return b
+}
+
+// packReply makes the answer of what upstream said.
+func (in *inbound) packReply(o *outcome) []byte {
+	b := make([]byte, 0, in.plain.End+len(o.reply.Answer.Msg)-o.reply.Body+16+edeText)
+	b = o.reply.Append(b, &in.plain, o.span)
+	return wire.AppendOPT(b, 0, &in.plain, o.rcode, &wire.Explanation{Given: o.ede, Code: o.code, Text: shorten(o.text, edeText)})
 }
 
 // reply makes the OPT record of an answer.

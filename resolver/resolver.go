@@ -29,6 +29,7 @@ package resolver
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -37,6 +38,7 @@ import (
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver/cache"
 	"github.com/starferry/starferry/resolver/listen"
 )
 
@@ -92,6 +94,17 @@ const (
 	Local      Action = "local"    // about this node: whoami, explain, PTR of a lease
 )
 
+// A From says where an answer came from.
+type From string
+
+// The places that answers come from.
+const (
+	FromHere     From = ""         // made here
+	FromPacked   From = "packed"   // given before to the same scope
+	FromCache    From = "cache"    // known of upstream, and decided anew
+	FromUpstream From = "upstream" // asked for now
+)
+
 // A Record is what is to be remembered of one question.
 type Record struct {
 	Time     time.Time
@@ -99,6 +112,7 @@ type Record struct {
 	Client   listen.Client
 	Asker    string // device id, or the name of a node
 	Kind     device.Kind
+	Device   *device.Device // nil: not known
 	Question Question
 	Action   Action
 	Policy   string
@@ -107,7 +121,10 @@ type Record struct {
 	Rcode    int        // -1: silence
 	EDE      int        // -1: none; else the code that an asker with EDNS is told
 	Addr     netip.Addr // of a steered answer
-	Hops     Facts      // that the decision was made by
+	From     From
+	Stale    bool
+	Size     int   // bytes of the answer
+	Hops     Facts // that the decision was made by
 }
 
 // question reads the name and types of a question.
@@ -127,6 +144,16 @@ func (q Question) message() *dns.Msg {
 		m.SetEdns0(udpSize, true)
 	}
 	return m
+}
+
+// upstream returns the question as upstream is asked.
+func (q Question) upstream() (cache.Question, error) {
+	var name [256]byte
+	n, err := dns.PackDomainName(q.Name+".", name[:], 0, nil, false)
+	if err != nil {
+		return cache.Question{}, fmt.Errorf("%q is no name: %w", q.Name, err)
+	}
+	return cache.Question{Name: string(name[:n]), Type: q.Type, Class: q.Class, DO: q.DO, CD: q.CD}, nil
 }
 
 // header returns the header of a record of the asked name and type.

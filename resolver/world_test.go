@@ -19,6 +19,7 @@ import (
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver/cache"
 )
 
 // A zone is a resolver that knows some records, follows CNAMEs, and counts
@@ -82,6 +83,33 @@ func (z *zone) resolve(_ context.Context, m *dns.Msg) (*dns.Msg, error) {
 		r.Ns = []dns.RR{soa}
 	}
 	return r, nil
+}
+
+// sourceOf returns a source that asks a resolver in the library's form, with a
+// cache of so many bytes.
+func sourceOf(bytes int, resolve func(context.Context, *dns.Msg) (*dns.Msg, error)) func(context.Context, string, cache.Question) (cache.Reply, error) {
+	s := &cache.Source{Cache: cache.New(bytes), Ask: func(ctx context.Context, q cache.Question) ([]byte, error) {
+		m := new(dns.Msg)
+		name, _, err := dns.UnpackDomainName([]byte(q.Name), 0)
+		if err != nil {
+			return nil, err
+		}
+		m.SetQuestion(name, q.Type)
+		m.Question[0].Qclass, m.CheckingDisabled = q.Class, q.CD
+		if q.DO {
+			m.SetEdns0(udpSize, true)
+		}
+		r, err := resolve(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		return r.Pack()
+	}}
+	return func(ctx context.Context, _ string, q cache.Question) (cache.Reply, error) { return s.Resolve(ctx, q) }
+}
+
+func cached(resolve func(context.Context, *dns.Msg) (*dns.Msg, error)) func(context.Context, string, cache.Question) (cache.Reply, error) {
+	return sourceOf(1<<20, resolve)
 }
 
 // took returns what was asked since it was last called.
@@ -190,7 +218,7 @@ var people = map[string]person{
 	"a stranger":     {netip.MustParseAddrPort("198.51.100.1:5353"), policy.Asker{}, false},
 }
 
-func identify(c *listen.Client) (policy.Asker, bool) {
+func identify(c *listen.Client, _ func(uint16) []byte) (policy.Asker, bool) {
 	from := c.Addr
 	for _, p := range people {
 		if p.from == from {
@@ -236,7 +264,7 @@ chained.listed-china.test. 300 IN CNAME https.listed-china.test.
 	p := parsePolicy(t, testPolicy)
 	f.Gateway = &Gateway{
 		Name: "gw-sjc", Version: "1", Identify: identify,
-		Policy: func() *policy.Policy { return p }, Upstream: f.up.resolve,
+		Policy: func() *policy.Policy { return p }, Upstream: sourceOf(0, f.up.resolve),
 		Ask: f.ask, Lease: f.lease, Peek: f.peek, PTR: f.ptr,
 		Forbidden: func(a netip.Addr) bool { return netip.MustParsePrefix("198.19.0.0/16").Contains(a) },
 		Explain: func(name string, qtype uint16, a policy.Asker) []string {

@@ -2,48 +2,41 @@
 //
 // It stands below policy: nothing in it depends on who asked, and the policy
 // is asked again at every hit. Two questions share an answer only if all of
-// their [Key] is equal, so that the DO and CD bits and the group of resolvers
-// never mix. Answers are kept packed: their size is exactly known, and who
-// gets one owns it.
+// their [Key] is equal, so that the DO and CD bits, client subnets and the
+// groups of resolvers never mix. Answers are kept as they came, without their OPT
+// record: their size is exactly known, and nobody may change one.
 //
-// How long an answer lives: the least TTL of its records, at most a day. A
-// negative one lives by its SOA record (RFC 2308 section 5), at most three
-// hours, and not at all without one. SERVFAIL lives five seconds (RFC 9520
-// section 3.2 asks for at least one). Other errors and truncated answers are
-// not kept.
+// A [Source] answers from the cache what it can and asks for the rest. How
+// long an answer lives: the least TTL of its records within bounds; a negative
+// one by its SOA record (RFC 2308 section 5), and not at all without one; SERVFAIL
+// five seconds (RFC 9520 section 3.2). Answers that are no longer good are kept a
+// while longer: they serve if nothing better is to be had (RFC 8767).
 package cache
 
 import (
 	"hash/maphash"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/resolver/wire"
 )
 
-// The longest that answers are kept.
-const (
-	maxPositive = 24 * time.Hour
-	maxNegative = 3 * time.Hour // RFC 2308 section 5: one to three hours work well
-	maxServfail = 5 * time.Second
-)
+// A Question is what an upstream resolver is asked.
+type Question struct {
+	Name        string // in wire form, lower case, root label included
+	Type, Class uint16
+	DO, CD      bool
+	ECS         netip.Prefix // RFC 7871; zero: none
+}
 
 // A Key names an answer.
 type Key struct {
-	Group       string // the upstream group that was asked
-	Name        string // lower case
-	Type, Class uint16
-	DO, CD      bool
-}
-
-// KeyOf returns the key of the question in m, asked of a group.
-func KeyOf(group string, m *dns.Msg) Key {
-	q := m.Question[0]
-	k := Key{Group: group, Name: dns.CanonicalName(q.Name), Type: q.Qtype, Class: q.Qclass, CD: m.CheckingDisabled}
-	if o := m.IsEdns0(); o != nil {
-		k.DO = o.Do()
-	}
-	return k
+	Group string // the upstream group that was asked
+	Question
 }
 
 const shards = 32
@@ -76,91 +69,97 @@ type shard struct {
 	free    int // of these
 }
 
+// An entry is constant but for its place in the ring and its counters.
 type entry struct {
-	prev, next     *entry
-	key            Key
-	wire           []byte
-	stored, expiry time.Time
+	prev, next *entry
+	key        Key
+	answer     *wire.Answer
+	stored     time.Time
+	expiry     time.Time
+	gone       time.Time // until when it serves as a stale one; not before expiry
+
+	uses    atomic.Uint32
+	renewed atomic.Bool  // somebody is asking for a newer one
+	retry   atomic.Int64 // not before this time, in nanoseconds since stored
 }
 
-// overhead is what an entry costs besides its bytes: itself, its key in the
-// map, and the map's slack, as measured with a million entries.
-const overhead = 320
+// overhead is what an entry costs besides its bytes: itself, its answer, its
+// key in the map, and the map's slack, as measured with a million entries.
+const overhead = 480
 
-func (e *entry) size() int { return overhead + len(e.wire) + len(e.key.Name) }
+func (e *entry) size() int {
+	return overhead + len(e.answer.Msg) + 2*len(e.answer.TTLs) + len(e.answer.Why.Text) + len(e.key.Name)
+}
+
+// A Reply is an answer with how it was come by.
+type Reply struct {
+	*wire.Answer
+	Life  uint32 // seconds for which it is good in all; zero: it is not kept
+	Age   uint32 // of these have passed, rounded up: a record is never promised for longer than it has
+	Kept  bool   // it was in the cache
+	Stale bool   // and its time is over
+}
+
+func (e *entry) reply(now time.Time) Reply {
+	passed := max(0, now.Sub(e.stored))
+	return Reply{
+		Answer: e.answer, Kept: true, Stale: !now.Before(e.expiry), Life: uint32(e.expiry.Sub(e.stored) / time.Second),
+		Age: uint32((passed + time.Second - 1) / time.Second),
+	}
+}
+
+// staleTTL is what records of a stale answer are promised for (RFC 8767
+// section 4 recommends 30 seconds).
+const staleTTL = 30
+
+// Span returns what to make of the TTLs of the answer when it is given to
+// somebody.
+func (r Reply) Span() wire.Span {
+	s := wire.Span{Age: r.Age}
+	if r.Stale {
+		s.Least, s.Most = staleTTL, staleTTL
+	}
+	return s
+}
+
+// Msg returns the answer as a message, with its TTLs counted down. It is the
+// caller's.
+func (r Reply) Msg() *dns.Msg {
+	m := new(dns.Msg)
+	if m.Unpack(r.Answer.Msg) != nil { // it was read before; then the memory is bad
+		m.SetRcode(m, dns.RcodeServerFailure)
+	}
+	span := r.Span()
+	for _, rrs := range [][]dns.RR{m.Answer, m.Ns, m.Extra} {
+		for _, rr := range rrs {
+			h := rr.Header()
+			h.Ttl = max(h.Ttl-min(h.Ttl, span.Age), span.Least)
+		}
+	}
+	m.Rcode = r.Rcode
+	return m
+}
 
 func (c *Cache) shard(k Key) *shard {
 	return &c.shards[maphash.Comparable(c.seed, k)%shards]
 }
 
-// Lookup returns the answer to a question, with its TTLs counted down to now,
-// and nil if there is none. The message is the caller's.
-func (c *Cache) Lookup(k Key, now time.Time) *dns.Msg {
-	wire, age := c.shard(k).find(k, now)
-	if wire == nil {
-		return nil
-	}
-	m := new(dns.Msg)
-	if m.Unpack(wire) != nil { // it was packed by us; then the memory is bad
-		return nil
-	}
-	for _, rrs := range [][]dns.RR{m.Answer, m.Ns, m.Extra} {
-		for _, rr := range rrs {
-			h := rr.Header()
-			if soa, ok := rr.(*dns.SOA); ok {
-				h.Ttl = min(h.Ttl, soa.Minttl) // else its MINIMUM would prolong a negative answer
-			}
-			h.Ttl -= min(h.Ttl, age)
-		}
-	}
-	return m
-}
-
-// find returns a live entry's bytes, which are never modified, and its age in
-// seconds, rounded up: a record is never promised for longer than it has.
-func (s *shard) find(k Key, now time.Time) (wire []byte, age uint32) {
+// find returns the entry that serves at this time, be it as a stale one; nil
+// if there is none.
+func (s *shard) find(k Key, now time.Time) *entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.entries[k]
 	if e == nil {
-		return nil, 0
+		return nil
 	}
-	if !now.Before(e.expiry) {
+	if !now.Before(e.gone) {
 		s.drop(e)
-		return nil, 0
+		return nil
 	}
 	e.unlink()
 	s.ring.push(e)
-	passed := max(0, now.Sub(e.stored))
-	return e.wire, uint32((passed + time.Second - 1) / time.Second)
-}
-
-// Store keeps the answer to a question for as long as it may be kept. OPT
-// records are not kept, they belong to one exchange. The message remains the
-// caller's.
-func (c *Cache) Store(k Key, m *dns.Msg, now time.Time) {
-	ttl := lifetime(m)
-	if ttl <= 0 {
-		return
-	}
-	kept := *m
-	kept.Id, kept.Compress, kept.Extra = 0, true, withoutOPT(m.Extra)
-	wire, err := kept.Pack()
-	if err != nil {
-		return
-	}
-	e := &entry{key: k, wire: wire, stored: now, expiry: now.Add(ttl)}
-	c.shard(k).put(e)
-}
-
-func withoutOPT(rrs []dns.RR) []dns.RR {
-	var kept []dns.RR
-	for _, rr := range rrs {
-		if rr.Header().Rrtype != dns.TypeOPT {
-			kept = append(kept, rr)
-		}
-	}
-	return kept
+	return e
 }
 
 // put keeps an entry, at the cost of those that were used least lately. One
@@ -197,27 +196,31 @@ func (head *entry) push(e *entry) {
 	head.next = e
 }
 
-// Len returns how many answers are kept, expired ones that nobody asked for
-// since included.
-func (c *Cache) Len() int {
-	n := 0
+// Size returns how many answers are kept, those included whose time is over,
+// and the bytes that they take.
+func (c *Cache) Size() (entries, bytes int) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		n += len(s.entries)
+		entries, bytes = entries+len(s.entries), bytes+s.limit-s.free
 		s.mu.Unlock()
 	}
-	return n
+	return entries, bytes
 }
 
-// Flush forgets everything.
-func (c *Cache) Flush() {
+// Flush forgets the answers for whose name, in wire form, forget is true, and
+// returns how many these were.
+func (c *Cache) Flush(forget func(name string) bool) (n int) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		for s.ring.prev != &s.ring {
-			s.drop(s.ring.prev)
+		for _, e := range s.entries {
+			if forget(e.key.Name) {
+				s.drop(e)
+				n++
+			}
 		}
 		s.mu.Unlock()
 	}
+	return n
 }

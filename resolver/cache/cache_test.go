@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/resolver/wire"
 )
 
 // answer makes an answer to a question for name's addresses from records in
@@ -19,7 +22,7 @@ func answer(t testing.TB, rcode int, records ...string) *dns.Msg {
 	t.Helper()
 	m := new(dns.Msg)
 	m.SetQuestion("www.example.com.", dns.TypeA)
-	m.Response, m.Rcode = true, rcode
+	m.Response, m.Rcode, m.Compress = true, rcode, true
 	section := &m.Answer
 	for _, r := range records {
 		if r == "--" {
@@ -37,9 +40,38 @@ func answer(t testing.TB, rcode int, records ...string) *dns.Msg {
 
 const soa = "example.com. %d IN SOA ns.example.com. host.example.com. 1 2 3 4 %d"
 
+func question(t testing.TB, name string) Question {
+	q, err := QuestionOf(new(dns.Msg).SetQuestion(name, dns.TypeA))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+// A server says what it is told to say, and counts.
+type server struct {
+	m     *dns.Msg
+	err   error
+	slow  time.Duration
+	asked int
+}
+
+func (s *server) ask(ctx context.Context, _ Question) ([]byte, error) {
+	s.asked++
+	if s.slow > 0 {
+		select {
+		case <-time.After(s.slow):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	return s.m.Pack()
+}
+
 func TestLifetime(t *testing.T) {
-	cut := answer(t, 0, "www.example.com. 60 IN A 192.0.2.1")
-	cut.Truncated = true
 	tests := []struct {
 		what string
 		m    *dns.Msg
@@ -60,38 +92,42 @@ func TestLifetime(t *testing.T) {
 		{"a chain that ends in nothing, without SOA", answer(t, 0, "www.example.com. 20 IN CNAME c.example.com."), 0},
 		{"SERVFAIL", answer(t, 2), 5 * time.Second},
 		{"REFUSED", answer(t, 5), 0},
-		{"a truncated answer", cut, 0},
 	}
 	for _, tt := range tests {
-		if got := lifetime(tt.m); got != tt.want {
-			t.Errorf("%s lives %v, want %v", tt.what, got, tt.want)
+		s := &Source{Cache: New(1 << 20), Ask: (&server{m: tt.m}).ask}
+		r, err := s.Resolve(t.Context(), question(t, "www.example.com."))
+		if got := time.Duration(r.Life) * time.Second; err != nil || got != tt.want {
+			t.Errorf("%s lives %v, want %v (%v)", tt.what, got, tt.want, err)
 		}
+	}
+}
+
+func TestBoundsOfLives(t *testing.T) {
+	up := &server{m: answer(t, 0, "www.example.com. 5 IN CNAME c.example.com.", "c.example.com. 7200 IN A 192.0.2.1")}
+	s := &Source{Cache: New(1 << 20), Ask: up.ask, Lives: wire.Lives{Least: 30, Most: 3600, Negative: 60, Fail: 5}}
+	r, err := s.Resolve(t.Context(), question(t, "www.example.com."))
+	if m := r.Msg(); err != nil || m.Answer[0].Header().Ttl != 30 || m.Answer[1].Header().Ttl != 3600 {
+		t.Errorf("got %v, %v, want TTLs of 30 and 3600", m, err)
 	}
 }
 
 func TestCountdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := New(1 << 20)
-		asked := 0
-		resolve := c.Before("default", func(_ context.Context, q *dns.Msg) (*dns.Msg, error) {
-			asked++
-			m := answer(t, 0, "www.example.com. 300 IN CNAME c.example.com.", "c.example.com. 60 IN A 192.0.2.1")
-			m.SetEdns0(1232, false)
-			return m, nil
-		})
+		up := &server{m: answer(t, 0, "www.example.com. 300 IN CNAME c.example.com.", "c.example.com. 60 IN A 192.0.2.1")}
+		up.m.SetEdns0(1232, false)
+		s := &Source{Cache: New(1 << 20), Ask: up.ask}
 		start := time.Now()
 		for _, step := range []struct {
 			at         time.Duration
 			ttl, asked int
 		}{{0, 60, 1}, {time.Second, 59, 1}, {29500 * time.Millisecond, 30, 1}, {59 * time.Second, 1, 1}, {60 * time.Second, 60, 2}} {
 			<-time.After(step.at - time.Since(start))
-			q := new(dns.Msg).SetQuestion("WWW.example.com.", dns.TypeA)
-			m, err := resolve(t.Context(), q)
-			if err != nil || len(m.Answer) != 2 {
+			m, err := s.Message(t.Context(), new(dns.Msg).SetQuestion("WWW.example.com.", dns.TypeA))
+			if err != nil || len(m.Answer) != 2 || m.IsEdns0() != nil {
 				t.Fatalf("at %v: %v, %v", step.at, m, err)
 			}
-			if got := int(m.Answer[1].Header().Ttl); got != step.ttl || asked != step.asked {
-				t.Errorf("at %v: TTL %d after %d questions, want %d after %d", step.at, got, asked, step.ttl, step.asked)
+			if got := int(m.Answer[1].Header().Ttl); got != step.ttl || up.asked != step.asked {
+				t.Errorf("at %v: TTL %d after %d questions, want %d after %d", step.at, got, up.asked, step.ttl, step.asked)
 			}
 			m.Answer[1].Header().Ttl = 9999 // the answer is ours to spoil
 		}
@@ -99,33 +135,39 @@ func TestCountdown(t *testing.T) {
 }
 
 func TestNegativeAnswersAreNotProlonged(t *testing.T) {
-	c, now := New(1<<20), time.Unix(0, 0)
-	m := answer(t, 3, "--", fmt.Sprintf(soa, 3600, 30))
-	k := KeyOf("g", m)
-	c.Store(k, m, now)
-	got := c.Lookup(k, now.Add(20*time.Second))
-	if got == nil || got.Ns[0].Header().Ttl != 10 {
-		t.Errorf("got %v, want 10 seconds left", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := &Source{Cache: New(1 << 20), Ask: (&server{m: answer(t, 3, "--", fmt.Sprintf(soa, 3600, 30))}).ask}
+		for _, want := range []uint32{30, 10} {
+			r, err := s.Resolve(t.Context(), question(t, "www.example.com."))
+			if err != nil || r.Msg().Ns[0].Header().Ttl != want {
+				t.Errorf("got %v, want %d seconds left", r.Msg(), want)
+			}
+			time.Sleep(20 * time.Second)
+		}
+	})
 }
 
 func TestNothingIsShared(t *testing.T) {
-	m := answer(t, 0, "www.example.com. 60 IN A 192.0.2.1")
-	do := m.Copy()
-	do.SetEdns0(1232, true)
-	cd := m.Copy()
-	cd.CheckingDisabled = true
-	aaaa := m.Copy()
-	aaaa.Question[0].Qtype = dns.TypeAAAA
-	ch := m.Copy()
-	ch.Question[0].Qclass = dns.ClassCHAOS
-	keys := []Key{KeyOf("a", m), KeyOf("b", m), KeyOf("a", do), KeyOf("a", cd), KeyOf("a", aaaa), KeyOf("a", ch)}
-	now := time.Unix(0, 0)
+	q := question(t, "www.example.com.")
+	with := func(change func(*Key)) Key {
+		k := Key{"a", q}
+		change(&k)
+		return k
+	}
+	keys := []Key{
+		{"a", q}, {"b", q},
+		with(func(k *Key) { k.DO = true }), with(func(k *Key) { k.CD = true }),
+		with(func(k *Key) { k.Type = dns.TypeAAAA }), with(func(k *Key) { k.Class = dns.ClassCHAOS }),
+		with(func(k *Key) { k.ECS = netip.MustParsePrefix("203.0.113.0/24") }),
+	}
 	for i, stored := range keys {
 		c := New(1 << 20)
-		c.Store(stored, m, now)
+		s := &Source{Cache: c, Group: stored.Group, Ask: (&server{m: answer(t, 0, "www.example.com. 60 IN A 192.0.2.1")}).ask}
+		if _, err := s.Resolve(t.Context(), stored.Question); err != nil {
+			t.Fatal(err)
+		}
 		for j, k := range keys {
-			if hit := c.Lookup(k, now) != nil; hit != (i == j) {
+			if hit := c.shard(k).find(k, time.Now()) != nil; hit != (i == j) {
 				t.Errorf("stored as %+v, looked up as %+v: %t", stored, k, hit)
 			}
 		}
@@ -133,16 +175,96 @@ func TestNothingIsShared(t *testing.T) {
 }
 
 func TestErrorsAreNotKept(t *testing.T) {
-	asked := 0
-	resolve := New(1<<20).Before("g", func(context.Context, *dns.Msg) (*dns.Msg, error) { asked++; return nil, errors.New("down") })
+	up := &server{err: errors.New("down")}
+	s := &Source{Cache: New(1 << 20), Ask: up.ask}
 	for range 2 {
-		if _, err := resolve(t.Context(), new(dns.Msg).SetQuestion("a.", 1)); err == nil {
+		if _, err := s.Resolve(t.Context(), question(t, "a.")); err == nil {
 			t.Error("no error")
 		}
 	}
-	if asked != 2 {
-		t.Errorf("asked %d times, want 2", asked)
+	if up.asked != 2 {
+		t.Errorf("asked %d times, want 2", up.asked)
 	}
+}
+
+// RFC 8767: when upstream fails, what was good lately is better than nothing.
+func TestServeStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		good := answer(t, 0, "www.example.com. 60 IN A 192.0.2.1")
+		up := &server{m: good}
+		s := &Source{Cache: New(1 << 20), Ask: up.ask, Stale: time.Hour}
+		ctx, cancel := context.WithCancel(t.Context())
+		ask := func(what string, stale bool, ttl uint32, took time.Duration, asked int) {
+			t.Helper()
+			start := time.Now()
+			r, err := s.Resolve(ctx, question(t, "www.example.com."))
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+				return
+			}
+			if got := r.Msg().Answer[0].Header().Ttl; r.Stale != stale || got != ttl || time.Since(start) != took || up.asked != asked {
+				t.Errorf("%s: stale %t, TTL %d, in %v, asked %d times; want %t, %d, %v, %d", what, r.Stale, got, time.Since(start), up.asked, stale, ttl, took, asked)
+			}
+		}
+		ask("fresh", false, 60, 0, 1)
+		up.err = errors.New("down")
+		time.Sleep(61 * time.Second)
+		ask("upstream fails", true, 30, 0, 2)
+		time.Sleep(29 * time.Second)
+		ask("not asked again so soon", true, 30, 0, 2)
+		time.Sleep(2 * time.Second)
+		ask("asked again", true, 30, 0, 3)
+		up.err, up.m = nil, answer(t, dns.RcodeServerFailure)
+		time.Sleep(31 * time.Second)
+		ask("upstream says SERVFAIL", true, 30, 0, 4)
+		up.m, up.slow = good, 5*time.Second
+		time.Sleep(31 * time.Second)
+		ask("upstream takes its time", true, 30, patience, 5)
+		time.Sleep(4 * time.Second)
+		ask("it came behind", false, 59, 0, 5)
+		up.err, up.slow = errors.New("down"), 0
+		time.Sleep(time.Hour + 61*time.Second)
+		if _, err := s.Resolve(ctx, question(t, "www.example.com.")); err == nil {
+			t.Error("an answer that is too old was given")
+		}
+		cancel()
+		s.Wait()
+	})
+}
+
+func TestPrefetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := &server{m: answer(t, 0, "www.example.com. 100 IN A 192.0.2.1")}
+		s := &Source{Cache: New(1 << 20), Ask: up.ask, Prefetch: true}
+		q := question(t, "www.example.com.")
+		ask := func() Reply {
+			r, err := s.Resolve(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			return r
+		}
+		for range 5 {
+			ask()
+		}
+		time.Sleep(91 * time.Second)
+		if r := ask(); r.Age != 91 || up.asked != 2 {
+			t.Errorf("age %d, asked %d times, want the old answer and a second question", r.Age, up.asked)
+		}
+		if r := ask(); r.Age != 0 || up.asked != 2 {
+			t.Errorf("age %d, asked %d times, want the new answer", r.Age, up.asked)
+		}
+		time.Sleep(95 * time.Second)
+		if ask(); up.asked != 2 {
+			t.Error("a name that nobody asks for was prefetched")
+		}
+		s.Renew(t.Context(), q)
+		if synctest.Wait(); up.asked != 3 {
+			t.Error("not renewed when told to")
+		}
+		s.Wait()
+	})
 }
 
 // FuzzModel holds one shard against the plainest store of its kind: a list in
@@ -173,9 +295,9 @@ func FuzzModel(f *testing.F) {
 		}
 		for range steps {
 			now = now.Add(time.Duration(r.IntN(3)) * time.Second)
-			k := Key{Name: strings.Repeat("n", 1+r.IntN(40))}
+			k := Key{Question: Question{Name: strings.Repeat("n", 1+r.IntN(40))}}
 			if r.IntN(2) == 0 {
-				e := &entry{key: k, wire: make([]byte, r.IntN(2000)*(1+r.IntN(6))), stored: now, expiry: now.Add(time.Duration(r.IntN(20)) * time.Second)}
+				e := &entry{key: k, answer: &wire.Answer{Msg: make([]byte, r.IntN(2000)*(1+r.IntN(6)))}, stored: now, gone: now.Add(time.Duration(r.IntN(20)) * time.Second)}
 				s.put(e)
 				remove(k)
 				for e.size() <= all && used()+e.size() > all {
@@ -185,14 +307,14 @@ func FuzzModel(f *testing.F) {
 					model = append([]*entry{e}, model...)
 				}
 			} else {
-				wire, _ := s.find(k, now)
+				found := s.find(k, now)
 				e := remove(k)
-				live := e != nil && now.Before(e.expiry)
+				live := e != nil && now.Before(e.gone)
 				if live {
 					model = append([]*entry{e}, model...)
 				}
-				if (wire != nil) != live || live && len(wire) != len(e.wire) {
-					t.Fatalf("found %d bytes of %v, want found=%t", len(wire), k, live)
+				if (found != nil) != live || live && found != e {
+					t.Fatalf("found %v for %v, want found=%t", found, k, live)
 				}
 			}
 			if len(model) != len(s.entries) || all-used() != s.free {
@@ -202,41 +324,41 @@ func FuzzModel(f *testing.F) {
 	})
 }
 
-func TestBytesAreBounded(t *testing.T) {
-	c, now := New(100_000), time.Unix(0, 0)
+func TestBytesAreBoundedAndFlushed(t *testing.T) {
+	s := &Source{Cache: New(100_000), Ask: (&server{m: answer(t, 0, "www.example.com. 60 IN A 192.0.2.1")}).ask}
 	for i := range 10_000 {
-		m := answer(t, 0, "www.example.com. 60 IN A 192.0.2.1")
-		m.Question[0].Name = fmt.Sprintf("%d.example.com.", i)
-		c.Store(KeyOf("g", m), m, now)
+		if _, err := s.Resolve(t.Context(), question(t, fmt.Sprintf("%d.example.com.", i))); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if n := c.Len(); n == 0 || n > 100_000/overhead {
-		t.Errorf("%d entries", n)
+	n, bytes := s.Cache.Size()
+	if n == 0 || n > 100_000/overhead || bytes > 100_000 {
+		t.Errorf("%d entries, %d bytes", n, bytes)
 	}
-	c.Flush()
-	if n := c.Len(); n != 0 {
-		t.Errorf("%d entries after flushing", n)
+	if got := s.Cache.Flush(func(name string) bool { return name == question(t, "9999.example.com.").Name }); got != 1 {
+		t.Errorf("%d flushed, want the one", got)
+	}
+	s.Cache.Flush(func(string) bool { return true })
+	if n, bytes := s.Cache.Size(); n != 0 || bytes != 0 {
+		t.Errorf("%d entries and %d bytes after flushing", n, bytes)
 	}
 }
 
-func BenchmarkLookup(b *testing.B) {
-	c, now := New(1<<20), time.Unix(0, 0)
-	m := answer(b, 0, "www.example.com. 60 IN A 192.0.2.1")
-	k := KeyOf("g", m)
-	c.Store(k, m, now)
+func BenchmarkHit(b *testing.B) {
+	s := &Source{Cache: New(1 << 20), Ask: (&server{m: answer(b, 0, "www.example.com. 60 IN A 192.0.2.1")}).ask}
+	q := question(b, "www.example.com.")
 	b.ReportAllocs()
 	for b.Loop() {
-		if c.Lookup(k, now) == nil {
-			b.Fatal("missed")
+		if _, err := s.Resolve(b.Context(), q); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
 
-func TestFindAllocatesNothing(t *testing.T) {
-	c, now := New(1<<20), time.Unix(0, 0)
-	m := answer(t, 0, "www.example.com. 60 IN A 192.0.2.1")
-	k := KeyOf("g", m)
-	c.Store(k, m, now)
-	if n := testing.AllocsPerRun(100, func() { c.shard(k).find(k, now) }); n != 0 {
+func TestHitAllocatesNothing(t *testing.T) {
+	s := &Source{Cache: New(1 << 20), Ask: (&server{m: answer(t, 0, "www.example.com. 60 IN A 192.0.2.1")}).ask}
+	q := question(t, "www.example.com.")
+	if n := testing.AllocsPerRun(100, func() { s.Resolve(t.Context(), q) }); n != 0 { //nolint:errcheck // it cannot fail
 		t.Errorf("%v allocations, want none", n)
 	}
 }

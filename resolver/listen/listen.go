@@ -56,8 +56,9 @@ type Client struct {
 	Addr       netip.AddrPort // IPv4 always in its short form
 	Listener   string
 	Transport  string
-	ServerName string // that the TLS handshake asked for, lower case; empty: none
-	Token      string // what follows the path of DoH; empty: nothing
+	ServerName string    // that the TLS handshake asked for, lower case; empty: none
+	Token      string    // what follows the path of DoH; empty: nothing
+	At         time.Time // when the question came
 }
 
 // Encrypted reports whether nobody between can read the question.
@@ -66,7 +67,7 @@ func (c *Client) Encrypted() bool { return c.Transport == DoT || c.Transport == 
 // Limits bound what clients can take. A field that is zero has the default
 // that stands behind it.
 type Limits struct {
-	Workers   int // questions in work over one UDP socket, 1024; more wait in the socket's buffer
+	Workers   int // questions in work over one UDP socket, 1024; more are dropped
 	PerClient int // of these from one address, 256; more are dropped
 	UDPSize   int // bytes of the longest UDP answer, 1232 (DNS flag day 2020)
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -15,6 +16,10 @@ import (
 // readLen is the longest question taken over UDP: what fits into a datagram
 // with the most that nodes put in their private options, rounded up.
 const readLen = 8192
+
+// udpLen is the longest answer over UDP where nothing else is said: no fragments
+// (DNS flag day 2020).
+const udpLen = 1232
 
 // A packet is a question with the way back to its asker.
 type packet struct {
@@ -109,50 +114,89 @@ func (s *Server) ServeUDP(ctx context.Context, pc net.PacketConn, name string) e
 		pc.Close()
 		return fmt.Errorf("listener %s: %w", name, err)
 	}
+	w := &workers{s: s, sock: sock, name: name, free: make(chan struct{}, or(s.Limits.Workers, 1024))}
 	ctx, cancel := context.WithCancel(ctx)
-	var work sync.WaitGroup
-	defer work.Wait()
+	defer w.work.Wait()
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { pc.Close() })
 	defer stop()
 	defer pc.Close()
-	free := make(chan struct{}, or(s.Limits.Workers, 1024))
-	var clients shares
-	for failures := 0; ; {
-		p := packets.Get().(*packet)
-		if err := sock.read(p); err != nil {
-			packets.Put(p)
-			if !pause(ctx, err, failures) {
-				return ended(ctx, name, err)
-			}
-			failures++
-			continue
+	later := func(p *packet) { w.take(ctx, p) }
+	for failures := 0; ; failures++ {
+		var err error
+		if b := newBatch(s, sock, name); b != nil && sock.kernel != nil {
+			err = b.serve(ctx, later)
+		} else {
+			err = s.serveEach(ctx, sock, name, later)
 		}
-		failures = 0
-		if p.n < headerLen || p.buf[2]&0x80 != 0 || !clients.take(p.addr.Addr(), or(s.Limits.PerClient, 256)) {
-			s.unserved(name, p)
-			continue
+		if !pause(ctx, err, failures) {
+			return ended(ctx, name, err)
 		}
-		select {
-		case free <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
-		work.Go(func() {
-			s.reply(ctx, sock, name, p)
-			clients.give(p.addr.Addr())
-			packets.Put(p)
-			<-free
-		})
 	}
 }
 
-// unserved counts a packet that is not looked at.
-func (s *Server) unserved(name string, p *packet) {
-	why := Busy
-	if p.n < headerLen || p.buf[2]&0x80 != 0 {
-		why = Malformed
+// serveEach answers datagrams one after the other; it returns when the socket
+// fails.
+func (s *Server) serveEach(ctx context.Context, sock socket, name string, later func(p *packet)) error {
+	out := make([]byte, 0, 2*udpLen)
+	for {
+		p := packets.Get().(*packet)
+		if err := sock.read(p); err != nil {
+			packets.Put(p)
+			return err
+		}
+		if p.n < headerLen || p.buf[2]&0x80 != 0 {
+			s.unserved(name, Malformed, p)
+			continue
+		}
+		c := Client{Addr: netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port()), Listener: name, Transport: UDP, At: time.Now()}
+		resp, ok := s.quick(&c, p.buf[:p.n], out, or(s.Limits.UDPSize, udpLen))
+		if !ok {
+			later(p)
+			continue
+		}
+		if len(resp) > 0 {
+			s.send(ctx, sock, name, p, resp)
+		}
+		packets.Put(p)
 	}
+}
+
+// workers answer the questions of a socket that take longer.
+type workers struct {
+	s       *Server
+	sock    socket
+	name    string
+	free    chan struct{} // as many as questions may be in work
+	clients shares
+	work    sync.WaitGroup
+}
+
+// take has a question answered if there is a place for it. It does not wait for
+// one: what can be answered at once shall not queue behind what cannot.
+func (w *workers) take(ctx context.Context, p *packet) {
+	from := p.addr.Addr().Unmap()
+	if !w.clients.take(from, or(w.s.Limits.PerClient, 256)) {
+		w.s.unserved(w.name, Busy, p)
+		return
+	}
+	select {
+	case w.free <- struct{}{}:
+	default:
+		w.clients.give(from)
+		w.s.unserved(w.name, Busy, p)
+		return
+	}
+	w.work.Go(func() {
+		w.s.reply(ctx, w.sock, w.name, p)
+		w.clients.give(from)
+		packets.Put(p)
+		<-w.free
+	})
+}
+
+// unserved counts a packet that is not looked at.
+func (s *Server) unserved(name, why string, p *packet) {
 	s.dropped(name, why)
 	packets.Put(p)
 }
@@ -160,14 +204,17 @@ func (s *Server) unserved(name string, p *packet) {
 func (s *Server) reply(ctx context.Context, sock socket, name string, p *packet) {
 	from := netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port())
 	req := p.buf[:p.n]
-	size := min(offered(req), or(s.Limits.UDPSize, 1232))
-	resp := s.answer(ctx, &Client{Addr: from, Listener: name, Transport: UDP}, req)
-	if resp == nil {
-		return
+	size := min(offered(req), or(s.Limits.UDPSize, udpLen))
+	resp := s.answer(ctx, &Client{Addr: from, Listener: name, Transport: UDP, At: time.Now()}, req)
+	if resp != nil {
+		s.send(ctx, sock, name, p, truncated(resp, size))
 	}
-	if err := sock.write(p, truncated(resp, size)); err != nil && ctx.Err() == nil {
+}
+
+func (s *Server) send(ctx context.Context, sock socket, name string, p *packet, resp []byte) {
+	if err := sock.write(p, resp); err != nil && ctx.Err() == nil {
 		s.dropped(name, Unsent)
-		s.log().Debug("sending an answer failed", "listener", name, "client", from, "id", id(req), "err", err)
+		s.log().Debug("sending an answer failed", "listener", name, "client", p.addr, "id", id(p.buf[:]), "err", err)
 	}
 }
 

@@ -5,10 +5,9 @@ package wire
 // A Question is what a request asks, read in place: its slices are parts of
 // the request.
 type Question struct {
-	Req  []byte // the whole request
-	Name []byte // in wire form and in the asker's letter case, root label included
-	Type uint16
-	// Class is IN for all that is answered fast.
+	Req   []byte // the whole request
+	Name  []byte // in wire form and in the asker's letter case, root label included
+	Type  uint16
 	Class uint16
 	End   int // of the question section, where it may be echoed from
 

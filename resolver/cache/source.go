@@ -1,0 +1,246 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/resolver/wire"
+)
+
+// An Ask asks a group of resolvers. What it returns answers the question, and is
+// only read.
+type Ask = func(ctx context.Context, q Question) (msg []byte, err error)
+
+// Times of serving stale answers and of prefetching.
+const (
+	// patience is how long an asker waits for a newer answer if there is a stale
+	// one (RFC 8767 section 5: 1.8 seconds).
+	patience = 1800 * time.Millisecond
+	// recheck is how long a stale answer serves before upstream, which has
+	// failed, is tried again (RFC 8767 section 5: no more often than every 30 s).
+	recheck = 30 * time.Second
+	// popular is how often an answer must have been used to be worth renewing
+	// before it ends, which is done in the last tenth of its life.
+	popular = 3
+	// ahead bounds how many answers are asked for in the background at a time.
+	ahead = 256
+)
+
+// DefaultLives are the bounds of lives that are used where nothing is said.
+var DefaultLives = wire.Lives{Most: 24 * 3600, Negative: 3 * 3600, Fail: 5}
+
+// A Source answers questions from the cache and, for what is not there, by a
+// group of resolvers. Its exported fields must not change once it is used.
+type Source struct {
+	Cache    *Cache
+	Group    string
+	Ask      Ask
+	Lives    wire.Lives    // zero: [DefaultLives]
+	Stale    time.Duration // for which answers serve after their end; zero: none does
+	Prefetch bool
+
+	Count Counters
+
+	behind atomic.Int32
+	work   sync.WaitGroup
+}
+
+// Counters count since the start.
+type Counters struct {
+	Hits, Misses, Stale, Prefetched atomic.Uint64
+}
+
+// Resolve answers a question. If there is a stale answer it is what an asker
+// gets when upstream fails, or takes its time; the work goes on behind.
+func (s *Source) Resolve(ctx context.Context, q Question) (Reply, error) {
+	k, now := Key{s.Group, q}, time.Now()
+	e := s.Cache.shard(k).find(k, now)
+	switch {
+	case e == nil:
+		s.Count.Misses.Add(1)
+		return s.fetch(ctx, k, nil)
+	case now.Before(e.expiry):
+		s.Count.Hits.Add(1)
+		e.uses.Add(1)
+		s.renew(ctx, e, now)
+		return e.reply(now), nil
+	case now.Sub(e.stored) < time.Duration(e.retry.Load()):
+		s.Count.Stale.Add(1)
+		return e.reply(now), nil
+	}
+	return s.better(ctx, e)
+}
+
+// errFailed is what a resolver's SERVFAIL counts as where there is something
+// better than to pass it on.
+var errFailed = errors.New("the resolvers fail")
+
+// fetch asks for an answer and keeps it. Where old is there, a failure is an
+// error and does not take its place.
+func (s *Source) fetch(ctx context.Context, k Key, old *entry) (Reply, error) {
+	msg, err := s.Ask(ctx, k.Question)
+	if err != nil {
+		return Reply{}, err
+	}
+	a, err := read(msg)
+	if err != nil {
+		return Reply{}, fmt.Errorf("reading the answer of group %q: %w", k.Group, err)
+	}
+	if old != nil && a.Rcode != wire.Success && a.Rcode != wire.NXDomain {
+		return Reply{}, errFailed
+	}
+	lives := s.Lives
+	if lives == (wire.Lives{}) {
+		lives = DefaultLives
+	}
+	ttl, now := time.Duration(a.Settle(lives))*time.Second, time.Now()
+	if ttl > 0 {
+		e := &entry{key: k, answer: a, stored: now, expiry: now.Add(ttl), gone: now.Add(ttl)}
+		if a.Rcode != wire.Servfail {
+			e.gone = e.gone.Add(s.Stale)
+		}
+		s.Cache.shard(k).put(e)
+	}
+	return Reply{Answer: a, Life: uint32(ttl / time.Second)}, nil
+}
+
+// read takes a message apart. The rare one that is not plain is written anew.
+func read(msg []byte) (*wire.Answer, error) {
+	if a, ok := wire.ReadAnswer(msg); ok {
+		return &a, nil
+	}
+	var m dns.Msg
+	if err := m.Unpack(msg); err != nil {
+		return nil, err
+	}
+	rcode := m.Rcode
+	kept := m.Extra[:0]
+	for _, rr := range m.Extra {
+		if rr.Header().Rrtype != dns.TypeOPT {
+			kept = append(kept, rr)
+		}
+	}
+	m.Extra, m.Compress, m.Rcode = kept, true, rcode&15
+	b, err := m.Pack()
+	if err != nil {
+		return nil, err
+	}
+	a, ok := wire.ReadAnswer(b)
+	if !ok {
+		return nil, errors.New("a message that is not well-formed")
+	}
+	a.Rcode = rcode
+	return &a, nil
+}
+
+// better asks for a newer answer than one whose time is over, and falls back
+// on that.
+func (s *Source) better(ctx context.Context, e *entry) (Reply, error) {
+	type result struct {
+		r   Reply
+		err error
+	}
+	done := make(chan result, 1)
+	if !s.aside(func() {
+		r, err := s.fetch(ctx, e.key, e)
+		if err != nil {
+			e.retry.Store(int64(time.Since(e.stored) + recheck))
+		}
+		done <- result{r, err}
+	}) {
+		return e.reply(time.Now()), nil
+	}
+	wait := time.NewTimer(patience)
+	defer wait.Stop()
+	select {
+	case <-ctx.Done():
+		return Reply{}, ctx.Err()
+	case r := <-done:
+		if r.err == nil {
+			s.Count.Misses.Add(1)
+			return r.r, nil
+		}
+	case <-wait.C:
+	}
+	s.Count.Stale.Add(1)
+	return e.reply(time.Now()), nil
+}
+
+// aside does something in the background, and reports whether it does: not if
+// there is too much of that already.
+func (s *Source) aside(do func()) bool {
+	if s.behind.Add(1) > ahead {
+		s.behind.Add(-1)
+		return false
+	}
+	s.work.Go(func() {
+		defer s.behind.Add(-1)
+		do()
+	})
+	return true
+}
+
+// renew asks for an answer anew if it is popular and near its end.
+func (s *Source) renew(ctx context.Context, e *entry, now time.Time) {
+	life := e.expiry.Sub(e.stored)
+	if !s.Prefetch || e.uses.Load() < popular || e.expiry.Sub(now) > life/10 || !e.renewed.CompareAndSwap(false, true) {
+		return
+	}
+	s.aside(func() {
+		s.Count.Prefetched.Add(1)
+		s.fetch(ctx, e.key, e) //nolint:errcheck // the old answer serves to its end
+	})
+}
+
+// Renew asks for an answer anew that somebody above uses much, if it is near
+// its end.
+func (s *Source) Renew(ctx context.Context, q Question) {
+	k, now := Key{s.Group, q}, time.Now()
+	if e := s.Cache.shard(k).find(k, now); e != nil && now.Before(e.expiry) {
+		e.uses.Store(popular)
+		s.renew(ctx, e, now)
+	}
+}
+
+// Wait returns when nothing goes on in the background any more; the contexts
+// of those who asked must be done.
+func (s *Source) Wait() { s.work.Wait() }
+
+// Message answers a question in the library's form. Of m only the question, the DO
+// and the CD bit are looked at. The answer is the caller's.
+func (s *Source) Message(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
+	q, err := QuestionOf(m)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.Resolve(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	reply := r.Msg()
+	reply.Id = m.Id
+	return reply, nil
+}
+
+// QuestionOf returns the question in a message.
+func QuestionOf(m *dns.Msg) (Question, error) {
+	if len(m.Question) != 1 {
+		return Question{}, fmt.Errorf("%d questions in one message", len(m.Question))
+	}
+	var name [256]byte
+	n, err := dns.PackDomainName(dns.CanonicalName(m.Question[0].Name), name[:], 0, nil, false)
+	if err != nil {
+		return Question{}, fmt.Errorf("%q is no name: %w", m.Question[0].Name, err)
+	}
+	q := Question{Name: string(name[:n]), Type: m.Question[0].Qtype, Class: m.Question[0].Qclass, CD: m.CheckingDisabled}
+	if o := m.IsEdns0(); o != nil {
+		q.DO = o.Do()
+	}
+	return q, nil
+}

@@ -1,0 +1,198 @@
+package resolver
+
+import (
+	"hash/maphash"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver/cache"
+	"github.com/starferry/starferry/resolver/listen"
+	"github.com/starferry/starferry/resolver/packed"
+	"github.com/starferry/starferry/resolver/wire"
+)
+
+// A Quick is what a gateway needs to answer without deciding: who its clients
+// are, and what those were answered who are no different to the policy.
+type Quick struct {
+	clients clients
+	scopes  scopes
+	answers *packed.Cache[memo]
+	records sync.Pool
+	Hits    atomic.Uint64
+}
+
+// NewQuick returns one that takes about so many bytes.
+func NewQuick(bytes int) *Quick {
+	return &Quick{
+		clients: clients{seed: maphash.MakeSeed()}, answers: packed.New[memo](bytes),
+		records: sync.Pool{New: func() any { return new(Record) }},
+	}
+}
+
+// A memo is what is to be done besides when an answer is given again.
+type memo struct {
+	tally   *atomic.Uint64
+	log     policy.Logging
+	record  *Record // what is the same for all
+	least   uint32  // bounds of TTLs
+	most    uint32
+	origin  cache.Question // what it comes of, to be renewed; no name: nothing
+	group   string
+	blocked bool
+}
+
+// Size returns how many answers are kept, and the bytes that they take.
+func (k *Quick) Size() (entries, bytes int) { return k.answers.Size() }
+
+// Beyond returns how many askers had to do without a scope.
+func (k *Quick) Beyond() uint64 { return k.scopes.Beyond.Load() }
+
+// Flush forgets the answers for whose name, in wire form, forget is true.
+func (k *Quick) Flush(forget func(name string) bool) int { return k.answers.Flush(forget) }
+
+// Fast answers a question as it was answered before in the scope of its
+// asker; see [listen.Fast]. It never decides: what decides is [Gateway.Handle].
+func (g *Gateway) Fast(c *listen.Client, q *wire.Question, out []byte) (resp []byte, ok bool) {
+	if g.Quick == nil || g.Forwarder != nil && g.Forwarder(c.Addr.Addr()) {
+		return out, false
+	}
+	now := c.At
+	if now.IsZero() {
+		now = g.now()
+	}
+	p := g.who(c, nil, now)
+	if p.scope == 0 {
+		return out, false
+	}
+	e := g.Quick.answers.Lookup(p.scope, q, now)
+	if e == nil || e.Epoch != 0 && e.Epoch != g.epoch() {
+		return out, false
+	}
+	if q.End+len(e.Answer.Msg)-e.Answer.Body+len(e.Why.Text)+32 > q.Size {
+		return out, false // it has to be cut
+	}
+	g.Quick.Hits.Add(1)
+	g.used(e, now)
+	start := len(out)
+	out = e.Answer.Append(out, q, wire.Span{Age: age(now.Sub(e.Stored)), Least: e.Note.least, Most: e.Note.most})
+	out = wire.AppendOPT(out, start, q, e.Rcode, &e.Why)
+	g.again(e, c, p, q, len(out)-start)
+	return out, true
+}
+
+// age is a time in whole seconds, rounded up: a record is never promised for
+// longer than it has.
+func age(d time.Duration) uint32 {
+	return uint32((max(0, d) + time.Second - 1) / time.Second)
+}
+
+// used has an answer renewed that is used much and near its end.
+func (g *Gateway) used(e *packed.Entry[memo], now time.Time) {
+	const popular = 3
+	if e.Uses.Load() < popular {
+		e.Uses.Add(1)
+		return
+	}
+	if e.Note.origin.Name == "" || g.Renew == nil || e.Expiry.Sub(now) > e.Expiry.Sub(e.Stored)/10 {
+		return
+	}
+	if e.Renewed.CompareAndSwap(false, true) {
+		g.Renew(e.Note.group, e.Note.origin)
+	}
+}
+
+// again counts and remembers an answer that was given again.
+func (g *Gateway) again(e *packed.Entry[memo], c *listen.Client, p *known, q *wire.Question, size int) {
+	if e.Note.tally != nil {
+		e.Note.tally.Add(1)
+	}
+	if g.Record == nil || !e.Note.log.Wants(e.Note.blocked, rand.Uint64()) {
+		return
+	}
+	r := g.Quick.records.Get().(*Record)
+	*r = *e.Note.record
+	r.Time, r.Client, r.Kind, r.Size, r.From = c.At, *c, p.asker.Kind, size, FromPacked
+	r.who(&p.asker)
+	g.Record(r)
+	g.Quick.records.Put(r)
+}
+
+// keep keeps an answer for all who are in the asker's scope, if it says nothing
+// that is meant for the asker alone, and holds as long as it is kept.
+func (a *asking) keep(o *outcome, resp []byte) {
+	if a.scope == 0 || a.plain.Req == nil || a.failure != nil || a.stale || o.silent || !o.general() {
+		return
+	}
+	if a.upstream != nil && !a.kept {
+		return // many names are asked for once
+	}
+	e := &packed.Entry[memo]{Stored: a.now, Rcode: o.rcode, Why: wire.Explanation{Given: o.ede, Code: o.code, Text: shorten(o.text, edeText)}}
+	if o.reply != nil {
+		e.Answer, e.Stored = *o.reply.Answer, a.now.Add(-time.Duration(o.reply.Age)*time.Second)
+		e.Note.least, e.Note.most = o.span.Least, o.span.Most
+		e.Expiry = e.Stored.Add(time.Duration(o.reply.Life) * time.Second)
+	} else {
+		ans, ok := wire.ReadAnswer(resp)
+		if !ok {
+			return
+		}
+		e.Answer, e.Expiry = ans, a.now.Add(time.Duration(ans.Least(uint32(blockTTL/time.Second)))*time.Second)
+	}
+	if a.good > 0 {
+		e.Expiry = earlier(e.Expiry, a.now.Add(a.good))
+	}
+	if !e.Expiry.After(a.now) {
+		return
+	}
+	if o.action == Steered {
+		if e.Epoch = a.epoch; e.Epoch == 0 {
+			return
+		}
+	}
+	a.noted(e, o)
+	a.g.Quick.answers.Put(a.scope, &a.plain, e)
+}
+
+// noted completes an entry by what is to be done when it is given again.
+func (a *asking) noted(e *packed.Entry[memo], o *outcome) {
+	r := a.recordOf(o)
+	n := &e.Note
+	n.record, n.blocked, n.log = &r, o.action == Blocked, a.logging()
+	if a.g.Tally != nil {
+		n.tally = a.g.Tally(o.action, r.Policy, r.Rcode)
+	}
+	if o.action == Allowed && a.upstream != nil {
+		n.group = a.decision.Then.Upstream
+		n.origin, _ = a.Question.upstream() // it was one before
+	}
+}
+
+// general reports whether the outcome is the same for all in a scope.
+func (o *outcome) general() bool {
+	switch o.action {
+	case Allowed, Blocked, Overridden, Steered:
+		return o.rcode != dns.RcodeServerFailure
+	}
+	return false
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func (g *Gateway) epoch() uint64 {
+	if g.Epoch == nil {
+		return 0
+	}
+	return g.Epoch()
+}
+
+func (g *Gateway) now() time.Time { return now(g.Now) }
