@@ -31,7 +31,14 @@ func newOutside(groups []configs.Upstream, near *Surroundings) (*outside, error)
 			use = g
 		}
 	}
-	group := &upstream.Group{Servers: use.Servers, Timeout: use.Timeout, Dial: near.Dial}
+	set := upstream.Config{Strategy: upstream.Failover, Timeout: use.Timeout, Dial: near.Dial}
+	for _, a := range use.Servers {
+		set.Servers = append(set.Servers, upstream.Server{Addr: a})
+	}
+	group, err := upstream.New(set)
+	if err != nil {
+		return nil, err
+	}
 	c := cache.New(cacheBytes)
 	return &outside{c.Before(use.Name, group.Resolve), c}, nil
 }

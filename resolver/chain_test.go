@@ -64,6 +64,16 @@ func (z *zone) handle(ctx context.Context, _ *listen.Client, req []byte) []byte 
 	return b
 }
 
+// outside asks one resolver.
+func outside(t *testing.T, addr netip.AddrPort) *upstream.Group {
+	t.Helper()
+	g, err := upstream.New(upstream.Config{Servers: []upstream.Server{{Addr: addr}}, Dial: dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
 // A question passes three nodes and two resolvers over real sockets:
 //
 //	device ─► gateway ─► egress ─► connector ─► the resolver in China
@@ -78,7 +88,7 @@ func TestTheWholeChain(t *testing.T) {
 	}
 	connector := &Connector{
 		Name: "cn-sha-1", Upstream: loopback("hk-1"), HasIPv6: func() bool { return true }, Journal: func() uint64 { return 3 },
-		Resolve: (&upstream.Group{Servers: []netip.AddrPort{chinaAddr}, Dial: dial}).Resolve,
+		Resolve: outside(t, chinaAddr).Resolve,
 		Believe: func(netip.Addr) error { return nil },
 		Lease: func(Question, []netip.Addr, time.Duration) (netip.Addr, error) {
 			return netip.MustParseAddr("240.2.0.1"), nil
@@ -110,7 +120,7 @@ func TestTheWholeChain(t *testing.T) {
 			a.Source = c.Addr.Addr()
 			return a, c.Addr.Addr().IsLoopback()
 		},
-		Upstream: cached((&upstream.Group{Servers: []netip.AddrPort{publicAddr}, Dial: dial}).Resolve),
+		Upstream: cached(outside(t, publicAddr).Resolve),
 		Ask: func(ctx context.Context, route string, q Question, facts Facts) (*NodeReply, error) {
 			return AskNode(ctx, dial, egressAddr, q, route, facts)
 		},

@@ -11,14 +11,18 @@ import (
 	"sync"
 )
 
+// maxFree bounds the calls that are kept to be used again.
+const maxFree = 64
+
 // A Group is a set of questions in work. The zero value is ready.
 type Group[K comparable, V any] struct {
 	mu    sync.Mutex
 	calls map[K]*call[V]
+	free  []*call[V]
 }
 
 type call[V any] struct {
-	done chan struct{}
+	done chan struct{} // nil: nobody waits
 	v    V
 	err  error
 }
@@ -27,16 +31,17 @@ type call[V any] struct {
 var errPanic = errors.New("the question that this one waited for failed")
 
 // Do returns what do returns for the key, and whether it was work done for
-// somebody else: then the value is shared and must not be modified.
+// somebody else. Whoever worked does not know who else got the value: it must
+// not be modified by anybody.
 func (g *Group[K, V]) Do(ctx context.Context, key K, do func(context.Context) (V, error)) (v V, shared bool, err error) {
 	for {
-		c, first := g.join(key)
-		if first {
+		c, done := g.join(key)
+		if done == nil {
 			v, err = g.work(ctx, key, c, do)
 			return v, false, err
 		}
 		select {
-		case <-c.done:
+		case <-done:
 		case <-ctx.Done():
 			return v, false, ctx.Err()
 		}
@@ -47,28 +52,47 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, do func(context.Context) (V
 	}
 }
 
-func (g *Group[K, V]) join(key K) (c *call[V], first bool) {
+// join returns the call for the key and what ends it; nil: it is the asker's
+// own to do. What ends it is made only if somebody waits, which is rare.
+func (g *Group[K, V]) join(key K) (c *call[V], done chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c, ok := g.calls[key]; ok {
-		return c, false
+		if c.done == nil {
+			c.done = make(chan struct{})
+		}
+		return c, c.done
 	}
 	if g.calls == nil {
 		g.calls = make(map[K]*call[V])
 	}
-	c = &call[V]{done: make(chan struct{}), err: errPanic}
+	if n := len(g.free); n > 0 {
+		c, g.free = g.free[n-1], g.free[:n-1]
+	} else {
+		c = new(call[V])
+	}
+	c.err = errPanic
 	g.calls[key] = c
-	return c, true
+	return c, nil
 }
 
 func (g *Group[K, V]) work(ctx context.Context, key K, c *call[V], do func(context.Context) (V, error)) (V, error) {
-	defer func() {
-		g.mu.Lock()
-		delete(g.calls, key)
-		g.mu.Unlock()
-		close(c.done)
-	}()
+	defer g.leave(key, c)
 	v, err := do(ctx)
 	c.v, c.err = v, err
 	return v, err
+}
+
+// leave ends the call. One that nobody waited for is used again.
+func (g *Group[K, V]) leave(key K, c *call[V]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.calls, key)
+	if c.done != nil {
+		close(c.done)
+		return
+	}
+	if *c = (call[V]{}); len(g.free) < maxFree {
+		g.free = append(g.free, c)
+	}
 }

@@ -1,19 +1,23 @@
 // Package upstream asks other people's resolvers.
 //
-// A [Group] is some servers that may be asked for the same things. A question
-// goes over UDP from a fresh port with a random id (RFC 5452), over TCP if the
-// answer was truncated, and to the next server if one is silent or fails.
-// Servers that failed lately are asked last. Equal questions asked at one
-// time go out once.
+// A [Group] is some servers that may be asked for the same things, over UDP,
+// TCP, TLS or HTTPS. Equal questions asked at one time go out once. Which
+// server is asked, and when another one is asked too, is the [Strategy]'s;
+// servers that failed lately are asked last, and SERVFAIL or REFUSED of one is
+// the answer only if nobody has a better one.
+//
+// A forger who does not see our packets has to guess: a question over UDP goes
+// from one of many ports with a random id (RFC 5452) and the letters of its
+// name in random case, and after some answers that match none of it, it goes
+// over TCP. So does what was truncated.
 //
 // Nothing of the asker but the question itself goes out: the message is made
-// anew with no EDNS option at all. So neither the private options of nodes
-// (65310 to 65312) nor those that carry a device's identity (65001, 65073,
-// 65074) nor its address (ECS, RFC 7871) can leave. Options of the answer,
-// which belong to one exchange, are dropped too.
+// anew, with no EDNS option but the client subnet that a [Question] has, if it
+// has one. So neither the private options of nodes (65310 to 65312) nor those
+// that carry a device's identity (65001, 65073, 65074) can leave.
 //
-// No name is ever resolved here and the system's resolver is not used:
-// servers are addresses, connections come from a function.
+// The system's resolver is not used: servers have addresses, or are found
+// through bootstrap servers that have.
 package upstream
 
 import (
@@ -23,7 +27,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -35,164 +40,155 @@ import (
 // A "udp" connection keeps the boundaries of messages.
 type Dial = func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error)
 
-// ErrNoAnswer is wrapped by the errors of [Group.Resolve]: no server gave an
-// answer that can be used.
+// ErrNoAnswer is wrapped by the errors of [Group.Exchange] and [Group.Resolve]:
+// no server gave an answer that can be used.
 var ErrNoAnswer = errors.New("no server answered")
 
-// A Group is some servers in the order of preference. Its exported fields
-// must not change once it is used; the zero Timeout is 2 s.
+// DefaultTimeout is how long a question may take.
+const DefaultTimeout = 2 * time.Second
+
+// A Config says what a group is of.
+type Config struct {
+	Servers   []Server // in the order of preference
+	Strategy  Strategy
+	Timeout   time.Duration    // of one question, all tries together; zero: DefaultTimeout
+	Bootstrap []netip.AddrPort // asked, over UDP, for servers that are given by name
+	Probe     Question         // asks servers that are down whether they are; zero: the root's NS
+	Dial      Dial             // nil: the machine's own network
+}
+
+// A Group is some servers. Make one with [New]. It can be asked at once, but
+// keeps connections, uses sockets again and probes servers that are down only
+// while [Group.Run] runs.
 type Group struct {
-	Servers []netip.AddrPort
-	Timeout time.Duration // a server is waited for this long in all, in two tries
-	Dial    Dial
+	servers  []*server
+	strategy Strategy
+	timeout  time.Duration
+	probe    Question
+	life     life
+	flights  flight.Group[Question, []byte]
+	budget   budget
 
-	flights flight.Group[key, *dns.Msg]
-	mu      sync.Mutex
-	health  map[netip.AddrPort]health
+	questions, shared, hedged atomic.Uint64
+	wake                      chan struct{} // something failed, or was asked after a rest
+	resting                   atomic.Bool   // the prober waits for a question
 }
 
-// key is what makes two questions equal.
-type key struct {
-	q      dns.Question
-	do, cd bool
+// New makes a group.
+func New(c Config) (*Group, error) {
+	g := &Group{strategy: c.Strategy, timeout: c.Timeout, probe: c.Probe, wake: make(chan struct{}, 1)}
+	if g.timeout <= 0 {
+		g.timeout = DefaultTimeout
+	}
+	if g.probe.Name == "" {
+		g.probe = Question{Name: "\x00", Type: dns.TypeNS, Class: dns.ClassINET}
+	}
+	if int(c.Strategy) >= len(strategies) {
+		return nil, fmt.Errorf("making an upstream group: no strategy %d", c.Strategy)
+	}
+	if err := g.probe.valid(); err != nil {
+		return nil, fmt.Errorf("making an upstream group: the probe %q: %w", g.probe.Name, err)
+	}
+	finders, err := newFinders(&c)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range c.Servers {
+		if err := s.valid(); err != nil {
+			return nil, fmt.Errorf("making an upstream group: server %w", err)
+		}
+		g.servers = append(g.servers, newServer(s, c.Dial, g.timeout, &g.life, finders))
+	}
+	g.budget.fill()
+	return g, nil
 }
 
-// health is how a server fared lately.
-type health struct {
-	failures int       // in a row
-	until    time.Time // asked last until then
+// newFinders returns what makes the finder of a host's name.
+func newFinders(c *Config) (func(host string, port uint16) *finder, error) {
+	var by *Group
+	if len(c.Bootstrap) > 0 {
+		conf := Config{Strategy: Failover, Timeout: c.Timeout, Dial: c.Dial}
+		for _, a := range c.Bootstrap {
+			conf.Servers = append(conf.Servers, Server{Addr: a})
+		}
+		var err error
+		if by, err = New(conf); err != nil {
+			return nil, fmt.Errorf("bootstrap servers: %w", err)
+		}
+	}
+	return func(host string, port uint16) *finder { return &finder{host: host, port: port, by: by} }, nil
 }
 
-// The time for which a server that failed is asked last doubles with each
-// failure in these bounds.
-const (
-	minPenalty = time.Second
-	maxPenalty = 30 * time.Second
-)
+// Exchange returns the message of a server that answers the question. It was
+// checked: it is a reply, to a standard query with one question equal to ours,
+// which is in our letter case; it is not truncated, and can be unpacked. Its id
+// is of no meaning; it may have an OPT record, which belongs to the exchange
+// with the server. It may be shared and must not be modified.
+//
+// An error wraps ErrNoAnswer, or is that of ctx. That ctx was called off,
+// rather than at its deadline, may be noticed late by up to 50 ms.
+func (g *Group) Exchange(ctx context.Context, q Question) ([]byte, error) {
+	if err := q.valid(); err != nil {
+		return nil, fmt.Errorf("asking upstream for %q: %w", q.Name, err)
+	}
+	g.questions.Add(1)
+	if g.resting.Load() {
+		g.rouse()
+	}
+	reply, shared, err := g.flights.Do(ctx, q, func(ctx context.Context) ([]byte, error) { return g.ask(ctx, &q) })
+	if shared {
+		g.shared.Add(1)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking upstream for %s: %w", q, err)
+	}
+	return reply, nil
+}
 
 // Resolve answers the question in m. Of m only the question, the DO and the CD
 // bit are looked at. The answer is the caller's and has no OPT record.
 func (g *Group) Resolve(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
-	if len(m.Question) != 1 {
-		return nil, fmt.Errorf("asking upstream: %d questions in one message", len(m.Question))
-	}
-	k := key{q: m.Question[0], cd: m.CheckingDisabled}
-	k.q.Name = dns.CanonicalName(k.q.Name)
-	if o := m.IsEdns0(); o != nil {
-		k.do = o.Do()
-	}
-	r, _, err := g.flights.Do(ctx, k, func(ctx context.Context) (*dns.Msg, error) { return g.ask(ctx, k) })
+	q, err := QuestionOf(m)
 	if err != nil {
-		return nil, fmt.Errorf("asking upstream for %s %s: %w", k.q.Name, dns.TypeToString[k.q.Qtype], err)
+		return nil, fmt.Errorf("asking upstream: %w", err)
 	}
-	r = r.Copy() // what was flown together is shared, also by who came first
+	reply, err := g.Exchange(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	r := new(dns.Msg)
+	if err := r.Unpack(reply); err != nil {
+		return nil, fmt.Errorf("reading the answer to %s: %w", q, err)
+	}
 	r.Id = m.Id
-	return r, nil
-}
-
-// ask asks the servers, the healthy first, each of them once and then once
-// again. A failure that a server reports (SERVFAIL, REFUSED) is the answer
-// only if nobody has a better one, and is not asked for a second time.
-func (g *Group) ask(ctx context.Context, k key) (*dns.Msg, error) {
-	var worst *dns.Msg
-	var errs []error
-	servers := g.order()
-	for range 2 {
-		var silent []netip.AddrPort
-		for _, s := range servers {
-			r, err := g.try(ctx, s, k)
-			switch {
-			case err == nil && !failed(r):
-				return r, nil
-			case err == nil:
-				worst = r
-			case ctx.Err() != nil:
-				return nil, ctx.Err()
-			default:
-				errs = append(errs, err)
-				silent = append(silent, s)
-			}
-		}
-		servers = silent
-	}
-	if worst != nil {
-		return worst, nil
-	}
-	return nil, errors.Join(append([]error{ErrNoAnswer}, errs...)...)
-}
-
-func failed(r *dns.Msg) bool {
-	return r.Rcode != dns.RcodeSuccess && r.Rcode != dns.RcodeNameError
-}
-
-// try asks one server once and remembers how it fared.
-func (g *Group) try(ctx context.Context, s netip.AddrPort, k key) (*dns.Msg, error) {
-	timeout := g.Timeout
-	if timeout <= 0 {
-		timeout = 2 * time.Second
-	}
-	limited, cancel := context.WithTimeout(ctx, timeout/2)
-	defer cancel()
-	r, err := exchange(limited, g.Dial, s, k)
-	if ctx.Err() == nil { // else it is not the server's fault
-		g.fared(s, err == nil)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("server %s: %w", s, err)
+	r.Extra = slices.DeleteFunc(r.Extra, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeOPT })
+	if r.Rcode > 0x0f { // cannot be said without OPT
+		r.Rcode = dns.RcodeServerFailure
 	}
 	return r, nil
 }
 
-// order returns the servers, those with a penalty behind the others.
-func (g *Group) order() []netip.AddrPort {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	now := time.Now()
-	servers := slices.Clone(g.Servers)
-	slices.SortStableFunc(servers, func(a, b netip.AddrPort) int {
-		return g.rank(a, now) - g.rank(b, now)
-	})
-	return servers
+// noAnswer is the error that says of each server what happened.
+type noAnswer []error
+
+func (e noAnswer) Error() string {
+	if len(e) == 0 {
+		return ErrNoAnswer.Error()
+	}
+	return ErrNoAnswer.Error() + ": " + said(e).Error()
 }
 
-func (g *Group) rank(s netip.AddrPort, now time.Time) int {
-	if now.Before(g.health[s].until) {
-		return 1
-	}
-	return 0
-}
+// Unwrap returns all errors, as package errors says.
+func (e noAnswer) Unwrap() []error { return append([]error{ErrNoAnswer}, e...) }
 
-func (g *Group) fared(s netip.AddrPort, well bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.health == nil {
-		g.health = make(map[netip.AddrPort]health)
+// said joins errors in one line.
+func said(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
 	}
-	if well {
-		delete(g.health, s)
-		return
+	var all []string
+	for _, err := range errs {
+		all = append(all, err.Error())
 	}
-	h := g.health[s]
-	h.until = time.Now().Add(min(maxPenalty, minPenalty<<min(h.failures, 10)))
-	h.failures++
-	g.health[s] = h
-}
-
-// A Status is how a server of the group stands.
-type Status struct {
-	Addr     netip.AddrPort
-	Failures int       // in a row; zero: it answered last time, or was never asked
-	Until    time.Time // if it failed: asked last until then
-}
-
-// Status returns how the servers stand, in the order of preference.
-func (g *Group) Status() []Status {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	var all []Status
-	for _, s := range g.Servers {
-		h := g.health[s]
-		all = append(all, Status{s, h.failures, h.until})
-	}
-	return all
+	return errors.New(strings.Join(all, "; "))
 }
