@@ -46,7 +46,8 @@ const maxLabels = 127
 // the name up in any number of sets.
 type Hashes struct {
 	name   string
-	labels int // also those that are too many to be in a set
+	labels int      // also those that are too many to be in a set
+	gone   labelSet // the suffixes of so many labels need not be looked for
 	hash   [maxLabels]uint64
 }
 
@@ -56,7 +57,7 @@ func (h *Hashes) Reset(name string) { h.reset(name, maxLabels) }
 
 // reset computes the hashes of the suffixes of up to so many labels.
 func (h *Hashes) reset(name string, deep int) {
-	h.name, h.labels = name, 0
+	h.name, h.labels, h.gone = name, 0, labelSet{}
 	if name == "" {
 		return
 	}

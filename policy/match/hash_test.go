@@ -95,6 +95,63 @@ func TestHashesServeManySets(t *testing.T) {
 	}
 }
 
+// With a filter before them sets say what they say without one, and most names
+// are known to be in none.
+func TestFilterTakesNothingAway(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 200 {
+		sets := []*Names{nil, {}}
+		for range r.IntN(4) {
+			var b NamesBuilder
+			for range r.IntN(30) {
+				if err := b.AddKind(Kind(1+r.IntN(7)), randomName(r, 5)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sets = append(sets, b.Build())
+		}
+		f := NewFilter(sets...)
+		var h Hashes
+		for range 100 {
+			name := randomName(r, 6)
+			h.Reset(name)
+			f.Sift(&h)
+			for _, s := range sets {
+				want, covered := s.Lookup(name)
+				if m, ok := s.LookupHashes(&h); m != want || ok != covered {
+					t.Fatalf("through the filter %q is covered by %v, %v, without it by %v, %v", name, m, ok, want, covered)
+				}
+			}
+		}
+	}
+	var h Hashes
+	h.Reset("a.test")
+	new(Filter).Sift(&h)
+	(*Filter)(nil).Sift(&h)
+	if _, ok := names(t, "test").LookupHashes(&h); !ok {
+		t.Error("no filter filters")
+	}
+}
+
+func TestFilterIsOfUse(t *testing.T) {
+	set := many(20_000)
+	f := NewFilter(set)
+	passed := 0
+	var h Hashes
+	for i := range 20_000 {
+		h.Reset(fmt.Sprintf("other%d", i))
+		if f.Sift(&h); h.gone == (labelSet{}) {
+			passed++
+		}
+	}
+	if passed > 600 {
+		t.Errorf("%d of 20000 other names pass", passed)
+	}
+	if n := testing.AllocsPerRun(100, func() { f.Sift(&h) }); n != 0 {
+		t.Errorf("Sift allocates %v times", n)
+	}
+}
+
 // Whoever asks in a form that no name has gets an answer all the same.
 func TestOddNames(t *testing.T) {
 	set := names(t, "a", "*.b.a", "=x.y.z")
@@ -151,6 +208,19 @@ func BenchmarkTenLists(b *testing.B) {
 		var h Hashes
 		look(b, func(name string) (found bool) {
 			h.Reset(name)
+			for _, s := range sets {
+				_, ok := s.LookupHashes(&h)
+				found = found || ok
+			}
+			return found
+		})
+	})
+	b.Run("sifted", func(b *testing.B) {
+		f := NewFilter(sets...)
+		var h Hashes
+		look(b, func(name string) (found bool) {
+			h.Reset(name)
+			f.Sift(&h)
 			for _, s := range sets {
 				_, ok := s.LookupHashes(&h)
 				found = found || ok

@@ -78,11 +78,11 @@ func (n *Names) LookupHashes(h *Hashes) (Match, bool) {
 	if n.Len() == 0 {
 		return Match{}, false
 	}
-	at := n.depths.of(h.labels)
-	for w := len(at) - 1; w >= 0; w-- {
-		for at[w] != 0 {
-			bit := bits.Len64(at[w]) - 1
-			at[w] &^= 1 << bit
+	wanted := n.depths.of(h.labels)
+	for w := len(wanted) - 1; w >= 0; w-- {
+		for left := wanted[w] &^ h.gone[w]; left != 0; {
+			bit := bits.Len64(left) - 1
+			left &^= 1 << bit
 			labels := w*64 + bit + 1
 			if kind := n.find(h.hash[labels-1]); kind&covering(h.labels-labels) != 0 {
 				return Match{Name: h.suffix(labels), Kind: kind}, true
