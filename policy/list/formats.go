@@ -1,27 +1,25 @@
 package list
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/starferry/starferry/policy/match"
 )
 
-func plainLine(line string, add func(match.Kind, string) error) error {
+func plainLine(line []byte, add adder) error {
 	line = uncomment(line, "#!;")
-	if line == "" {
+	switch {
+	case len(line) == 0:
 		return nil
-	}
-	if strings.ContainsAny(line, " \t") {
+	case bytes.IndexByte(line, ' ') >= 0 || bytes.IndexByte(line, '\t') >= 0:
 		return fmt.Errorf("%q is more than one word", clip(line))
-	}
-	if rest, ok := strings.CutPrefix(line, "+."); ok {
-		return add(match.Tree, rest)
-	}
-	if rest, ok := strings.CutPrefix(line, "."); ok {
-		return add(match.Under, rest)
+	case line[0] == '.':
+		return add(match.Under, line[1:])
+	case line[0] == '+' && len(line) > 1 && line[1] == '.':
+		return add(match.Tree, line[2:])
 	}
 	return add(match.Split(line))
 }
@@ -33,51 +31,97 @@ var ownNames = map[string]bool{
 	"ip6-allnodes": true, "ip6-allrouters": true, "ip6-allhosts": true,
 }
 
-func hostsLine(line string, add func(match.Kind, string) error) error {
-	words := strings.Fields(uncomment(line, "#!"))
-	if len(words) == 0 {
+// isOwn reports whether the name is one of ownNames, the longest of which has 21 bytes.
+func isOwn(name []byte) bool {
+	var buf [21]byte
+	if len(name) > len(buf) {
+		return false
+	}
+	for i, c := range name {
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		buf[i] = c
+	}
+	return ownNames[string(buf[:len(name)])]
+}
+
+// hosts reads a hosts file. Nearly all lines of one begin with the same address.
+type hosts struct {
+	address []byte // the last one
+}
+
+func (h *hosts) line(line []byte, add adder) error {
+	line = uncomment(line, "#!")
+	if len(line) == 0 {
 		return nil
 	}
-	if _, err := netip.ParseAddr(words[0]); err != nil {
-		return fmt.Errorf("%q is no address", clip(words[0]))
-	}
-	if len(words) == 1 {
-		return errors.New("an address without a name")
-	}
 	var errs []error
-	for _, name := range words[1:] {
-		if _, err := netip.ParseAddr(name); err == nil || ownNames[strings.ToLower(name)] {
+	words := 0
+	for word := range bytes.FieldsSeq(line) {
+		if words++; words == 1 {
+			if !h.isAddress(word) {
+				return fmt.Errorf("%q is no address", clip(word))
+			}
+			continue
+		}
+		if isAddress(word) || isOwn(word) {
 			continue // "0.0.0.0 0.0.0.0" stands at the head of many files
 		}
-		if err := add(match.Exact, name); err != nil {
+		if err := add(match.Exact, word); err != nil {
 			errs = append(errs, err)
 		}
 	}
+	if words == 1 {
+		return errors.New("an address without a name")
+	}
 	return errors.Join(errs...)
+}
+
+func (h *hosts) isAddress(word []byte) bool {
+	if bytes.Equal(word, h.address) {
+		return true
+	}
+	if !isAddress(word) {
+		return false
+	}
+	h.address = append(h.address[:0], word...)
+	return true
+}
+
+// isAddress reports whether the word is an address. It has a colon, or it ends
+// in a digit, as few names do.
+func isAddress(word []byte) bool {
+	last := word[len(word)-1]
+	if (last < '0' || last > '9') && bytes.IndexByte(word, ':') < 0 {
+		return false
+	}
+	_, err := netip.ParseAddr(string(word))
+	return err == nil
 }
 
 // dnsmasqKeys are the options whose value begins with /name/ or /name/name/.
 var dnsmasqKeys = map[string]bool{"server": true, "local": true, "address": true, "ipset": true, "nftset": true}
 
-func dnsmasqLine(line string, add func(match.Kind, string) error) error {
+func dnsmasqLine(line []byte, add adder) error {
 	line = uncomment(line, "#")
-	if line == "" {
+	if len(line) == 0 {
 		return nil
 	}
-	key, value, ok := strings.Cut(line, "=")
-	if key = strings.TrimSpace(key); !ok || !dnsmasqKeys[key] {
+	key, value, ok := bytes.Cut(line, []byte("="))
+	key, value = bytes.TrimSpace(key), bytes.TrimSpace(value)
+	end := bytes.LastIndexByte(value, '/')
+	if !ok || !dnsmasqKeys[string(key)] || end < 1 || value[0] != '/' {
 		return fmt.Errorf("%q names no domain", clip(line))
 	}
-	parts := strings.Split(strings.TrimSpace(value), "/")
-	if len(parts) < 3 || parts[0] != "" {
-		return fmt.Errorf("%q names no domain", clip(line))
-	}
-	names, target := parts[1:len(parts)-1], parts[len(parts)-1]
-	if target == "#" && key == "server" {
+	names, target := value[1:end], value[end+1:]
+	if string(target) == "#" && string(key) == "server" {
 		return errors.New("an exception (server=/.../#) is not supported")
 	}
 	var errs []error
-	for _, name := range names {
+	for more := true; more; {
+		var name []byte
+		name, names, more = bytes.Cut(names, []byte("/"))
 		if err := dnsmasqName(name, add); err != nil {
 			errs = append(errs, err)
 		}
@@ -85,33 +129,33 @@ func dnsmasqLine(line string, add func(match.Kind, string) error) error {
 	return errors.Join(errs...)
 }
 
-func dnsmasqName(name string, add func(match.Kind, string) error) error {
-	if name == "#" {
+func dnsmasqName(name []byte, add adder) error {
+	if string(name) == "#" {
 		return errors.New(`"#" is every name`)
 	}
-	if rest, ok := strings.CutPrefix(name, "*."); ok {
+	if rest, ok := bytes.CutPrefix(name, []byte("*.")); ok {
 		return add(match.Under, rest) // dnsmasq's star is any text
 	}
-	return add(match.Tree, strings.TrimPrefix(name, "."))
+	return add(match.Tree, bytes.TrimPrefix(name, []byte(".")))
 }
 
-func adblockLine(line string, add func(match.Kind, string) error) error {
-	line = strings.TrimSpace(line)
-	if line == "" || line[0] == '!' || line[0] == '#' || line[0] == '[' {
+func adblockLine(line []byte, add adder) error {
+	line = bytes.TrimSpace(line)
+	if len(line) == 0 || line[0] == '!' || line[0] == '#' || line[0] == '[' {
 		return nil
 	}
-	if strings.HasPrefix(line, "@@") {
+	if bytes.HasPrefix(line, []byte("@@")) {
 		return errors.New("an exception (@@) is not supported")
 	}
-	name, ok := strings.CutPrefix(line, "||")
+	name, ok := bytes.CutPrefix(line, []byte("||"))
 	if !ok {
 		return errors.New("not of the form ||name^")
 	}
-	name, options, ok := strings.Cut(name, "^")
+	name, options, ok := bytes.Cut(name, []byte("^"))
 	switch {
-	case !ok || strings.Contains(name, "*"):
+	case !ok || bytes.IndexByte(name, '*') >= 0:
 		return errors.New("not of the form ||name^")
-	case options != "" && options != "|":
+	case len(options) != 0 && string(options) != "|":
 		// Half of a rule would block more than its author meant.
 		return fmt.Errorf("the modifier %q is not supported", clip(options))
 	}

@@ -2,8 +2,10 @@ package list
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
+	"runtime"
 	"strings"
 )
 
@@ -11,18 +13,25 @@ import (
 // hundred bytes.
 const maxLine = 16 << 10
 
+// buffered is how much of a file is read at once.
+const buffered = 4 * maxLine
+
+// A turn is how many lines are read, in some ten microseconds, before others
+// are let to the processor: lists are read anew while questions are answered.
+const turn = 128
+
 // lines reads a text line by line, in bounded memory. It takes off a byte order
 // mark and the ends of lines, LF or CR LF.
 type lines struct {
 	in      *bufio.Reader
-	text    string
-	line    int // number of the line, from 1
+	text    []byte // good until next is called again
+	line    int    // number of the line, from 1
 	tooLong bool
 	err     error // other than the end
 }
 
 func newLines(r io.Reader) *lines {
-	return &lines{in: bufio.NewReaderSize(r, maxLine)}
+	return &lines{in: bufio.NewReaderSize(r, buffered)}
 }
 
 func (l *lines) next() bool {
@@ -30,12 +39,24 @@ func (l *lines) next() bool {
 	if len(b) == 0 && err != nil {
 		return l.end(err)
 	}
-	l.line++
-	l.text = strings.TrimRight(string(b), "\r\n")
-	if l.line == 1 {
-		l.text = strings.TrimPrefix(l.text, "\ufeff")
+	if l.line++; l.line%turn == 0 {
+		runtime.Gosched()
 	}
-	l.tooLong = errors.Is(err, bufio.ErrBufferFull)
+	l.tooLong = len(b) > maxLine
+	if l.text = trimEnd(b); l.line == 1 {
+		l.text = bytes.TrimPrefix(l.text, []byte("\ufeff"))
+	}
+	if err == nil {
+		return true
+	}
+	return l.rest(err)
+}
+
+// rest ends a line that the end of the buffer or of the file cut off.
+func (l *lines) rest(err error) bool {
+	if errors.Is(err, bufio.ErrBufferFull) {
+		l.text = bytes.Clone(l.text[:min(len(l.text), maxLine)])
+	}
 	for errors.Is(err, bufio.ErrBufferFull) {
 		_, err = l.in.ReadSlice('\n')
 	}
@@ -43,6 +64,13 @@ func (l *lines) next() bool {
 		return l.end(err)
 	}
 	return true
+}
+
+func trimEnd(line []byte) []byte {
+	for len(line) > 0 && (line[len(line)-1] == '\n' || line[len(line)-1] == '\r') {
+		line = line[:len(line)-1]
+	}
+	return line
 }
 
 func (l *lines) end(err error) bool {
@@ -54,12 +82,12 @@ func (l *lines) end(err error) bool {
 
 // uncomment takes off spaces and a comment that starts with one of the given
 // characters, at the line's beginning or after a space.
-func uncomment(line, marks string) string {
-	for i := range len(line) {
-		if strings.IndexByte(marks, line[i]) >= 0 && (i == 0 || line[i-1] == ' ' || line[i-1] == '\t') {
+func uncomment(line []byte, marks string) []byte {
+	for i, c := range line {
+		if (i == 0 || line[i-1] == ' ' || line[i-1] == '\t') && strings.IndexByte(marks, c) >= 0 {
 			line = line[:i]
 			break
 		}
 	}
-	return strings.TrimSpace(line)
+	return bytes.TrimSpace(line)
 }

@@ -118,11 +118,14 @@ func NetworkFormats() []string { return slices.Sorted(maps.Keys(networkFormats))
 
 // A nameReader takes one line after another and adds the entries that it finds.
 // It returns what is wrong with the line, if something is.
-type nameReader func(line string, add func(match.Kind, string) error) error
+type nameReader func(line []byte, add adder) error
+
+// An adder takes an entry; the name is good until it returns.
+type adder func(kind match.Kind, name []byte) error
 
 var nameFormats = map[string]func() nameReader{
 	"plain":   func() nameReader { return plainLine },
-	"hosts":   func() nameReader { return hostsLine },
+	"hosts":   func() nameReader { return new(hosts).line },
 	"dnsmasq": func() nameReader { return dnsmasqLine },
 	"adblock": func() nameReader { return adblockLine },
 	"rpz":     func() nameReader { return new(zone).line },
@@ -134,16 +137,16 @@ func (s Source) Names(r io.Reader) (*match.Names, Stats, error) {
 	if !ok {
 		return nil, Stats{}, fmt.Errorf("list %s: %q is no format of names: want one of %q", s.Name, s.Format, NameFormats())
 	}
-	c := &collector{stats: Stats{name: s.Name, left: s.MinLabels > 1}, min: max(s.MinLabels, 2), except: map[string]bool{}}
+	c := &collector{stats: Stats{name: s.Name, left: s.MinLabels > 1}, min: max(s.MinLabels, 2), meant: map[match.Key]bool{}}
 	for _, e := range s.Except {
-		clean, err := match.Clean(e)
+		key, err := match.KeyOf(e)
 		if err != nil {
 			return nil, Stats{}, fmt.Errorf("list %s: except: %w", s.Name, err)
 		}
-		c.except[clean] = true
+		c.meant[key] = true
 	}
-	read := open()
-	if err := s.read(r, &c.stats, func(line string) error { return read(line, c.add) }); err != nil {
+	read, add := open(), c.add // made once: a method's value is made anew wherever it is written
+	if err := s.read(r, &c.stats, func(line []byte) error { return read(line, add) }); err != nil {
 		return nil, c.stats, err
 	}
 	return c.names.Build(), c.stats, nil
@@ -151,36 +154,43 @@ func (s Source) Names(r io.Reader) (*match.Names, Stats, error) {
 
 // A collector puts the entries of a list into a set.
 type collector struct {
-	names  match.NamesBuilder
-	stats  Stats
-	min    int
-	except map[string]bool
+	names match.NamesBuilder
+	stats Stats
+	min   int
+	meant map[match.Key]bool // the exceptions
 }
 
-func (c *collector) add(kind match.Kind, name string) error {
-	clean, err := match.Clean(name)
+func (c *collector) add(kind match.Kind, name []byte) error {
+	key, err := match.KeyOf(name)
 	if err != nil {
 		return err
 	}
-	if wide := match.Labels(clean) < c.min && kind != match.Exact && !c.except[clean]; wide {
-		c.stats.Wide++
-		if len(c.stats.WideOnes) < maxShown {
-			c.stats.WideOnes = append(c.stats.WideOnes, match.Match{Name: clean, Kind: kind}.String())
-		}
+	if key.Labels() < c.min && kind != match.Exact && !c.meant[key] {
+		c.wide(kind, name)
 		if c.stats.left {
 			return nil
 		}
 	}
 	c.stats.Entries++
-	return c.names.AddKind(kind, clean)
+	return c.names.AddKey(kind, key)
+}
+
+func (c *collector) wide(kind match.Kind, name []byte) {
+	c.stats.Wide++
+	if len(c.stats.WideOnes) < maxShown {
+		clean, _ := match.Clean(string(name)) // it has a key
+		c.stats.WideOnes = append(c.stats.WideOnes, match.Match{Name: clean, Kind: kind}.String())
+	}
 }
 
 // read passes each line to take and counts those that it refuses.
-func (s Source) read(r io.Reader, stats *Stats, take func(line string) error) error {
+func (s Source) read(r io.Reader, stats *Stats, take func(line []byte) error) error {
 	in := newLines(r)
 	for in.next() {
-		err := fmt.Errorf("a line of more than %d bytes", maxLine)
-		if !in.tooLong {
+		var err error
+		if in.tooLong {
+			err = fmt.Errorf("a line of more than %d bytes", maxLine)
+		} else {
 			err = take(in.text)
 		}
 		for _, e := range split(err) {
@@ -218,10 +228,11 @@ func split(err error) []error {
 	return []error{err}
 }
 
-func clip(s string) string {
+func clip[T string | []byte](text T) string {
 	const most = 80
-	if len(s) > most {
-		s = s[:most] + "..."
+	s := string(text[:min(len(text), most)])
+	if len(text) > most {
+		s += "..."
 	}
 	return strings.ToValidUTF8(s, "\ufffd")
 }

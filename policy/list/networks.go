@@ -1,6 +1,7 @@
 package list
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +11,7 @@ import (
 	"github.com/starferry/starferry/policy/match"
 )
 
-var networkFormats = map[string]func(line string, to *match.NetworksBuilder) (int, error){
+var networkFormats = map[string]func(line []byte, to *match.NetworksBuilder) (int, error){
 	"cidr":    cidrLine,
 	"dnsmasq": bogusLine,
 }
@@ -23,7 +24,7 @@ func (s Source) Networks(r io.Reader) (*match.Networks, Stats, error) {
 	}
 	var b match.NetworksBuilder
 	stats := Stats{name: s.Name}
-	err := s.read(r, &stats, func(line string) error {
+	err := s.read(r, &stats, func(line []byte) error {
 		n, err := parse(line, &b)
 		stats.Entries += n
 		return err
@@ -34,24 +35,24 @@ func (s Source) Networks(r io.Reader) (*match.Networks, Stats, error) {
 	return b.Build(), stats, nil
 }
 
-func cidrLine(line string, to *match.NetworksBuilder) (int, error) {
+func cidrLine(line []byte, to *match.NetworksBuilder) (int, error) {
 	line = uncomment(line, "#;!")
-	if line == "" {
+	if len(line) == 0 {
 		return 0, nil
 	}
-	return addNetwork(line, to)
+	return addNetwork(string(line), to)
 }
 
-func bogusLine(line string, to *match.NetworksBuilder) (int, error) {
+func bogusLine(line []byte, to *match.NetworksBuilder) (int, error) {
 	line = uncomment(line, "#")
-	if line == "" {
+	if len(line) == 0 {
 		return 0, nil
 	}
-	key, value, ok := strings.Cut(line, "=")
-	if !ok || key != "bogus-nxdomain" && key != "ignore-address" {
+	key, value, ok := bytes.Cut(line, []byte("="))
+	if !ok || string(key) != "bogus-nxdomain" && string(key) != "ignore-address" {
 		return 0, fmt.Errorf("%q names no network", clip(line))
 	}
-	return addNetwork(value, to)
+	return addNetwork(string(value), to)
 }
 
 // addNetwork adds a prefix, an address or a range, and returns how many entries that is.

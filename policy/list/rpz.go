@@ -1,9 +1,9 @@
 package list
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/starferry/starferry/policy/match"
 )
@@ -16,8 +16,9 @@ import (
 // it to the server's configuration do, has relative names only.
 type zone struct {
 	apex, origin string // without the final dot
-	owner        string // of the record before, for lines that begin with a space
-	pending      []string
+	owner        []byte // of the record before, for lines that begin with a space
+	text         []byte // the lines of the pending record
+	pending      [][]byte
 	depth        int  // open parentheses
 	blank        bool // the pending record's first line began with a space
 }
@@ -25,29 +26,30 @@ type zone struct {
 // maxFields bounds a record that is spread over several lines by parentheses.
 const maxFields = 64
 
-func (z *zone) line(line string, add func(match.Kind, string) error) error {
+func (z *zone) line(line []byte, add adder) error {
 	if z.depth == 0 {
-		z.blank = line != "" && (line[0] == ' ' || line[0] == '\t')
-		z.pending = z.pending[:0]
+		z.blank = len(line) > 0 && (line[0] == ' ' || line[0] == '\t')
+		z.pending, z.text = z.pending[:0], z.text[:0]
 	}
-	if err := z.tokens(line); err != nil {
+	z.text = append(z.text, line...) // words that lie where it lay before stay there
+	if err := z.tokens(z.text[len(z.text)-len(line):]); err != nil {
 		z.depth, z.pending = 0, z.pending[:0]
 		return err
 	}
 	if z.depth > 0 || len(z.pending) == 0 {
 		return nil
 	}
-	if strings.HasPrefix(z.pending[0], "$") {
+	if z.pending[0][0] == '$' {
 		return z.directive(z.pending)
 	}
 	return z.record(z.pending, add)
 }
 
 // tokens splits a line into words; parentheses, quotes and comments as in RFC 1035.
-func (z *zone) tokens(line string) error {
+func (z *zone) tokens(line []byte) error {
 	start, quoted := -1, false
 	for i := 0; i <= len(line); i++ {
-		ends := i == len(line) || !quoted && strings.IndexByte(" \t;()", line[i]) >= 0
+		ends := i == len(line) || !quoted && endsWord(line[i])
 		if !ends {
 			quoted = quoted != (line[i] == '"')
 			if start < 0 {
@@ -61,7 +63,12 @@ func (z *zone) tokens(line string) error {
 		if i == len(line) || line[i] == ';' {
 			break
 		}
-		z.depth += map[byte]int{'(': 1, ')': -1}[line[i]]
+		switch line[i] {
+		case '(':
+			z.depth++
+		case ')':
+			z.depth--
+		}
 	}
 	if z.depth < 0 || quoted || len(z.pending) > maxFields {
 		return errors.New("parentheses or quotes do not match")
@@ -69,12 +76,14 @@ func (z *zone) tokens(line string) error {
 	return nil
 }
 
-func (z *zone) directive(words []string) error {
+func endsWord(c byte) bool { return c == ' ' || c == '\t' || c == ';' || c == '(' || c == ')' }
+
+func (z *zone) directive(words [][]byte) error {
 	switch {
-	case words[0] == "$TTL":
+	case string(words[0]) == "$TTL":
 		return nil
-	case words[0] == "$ORIGIN" && len(words) == 2:
-		z.origin = z.absolute(words[1])
+	case string(words[0]) == "$ORIGIN" && len(words) == 2:
+		z.origin = string(z.absolute(nil, words[1]))
 		if z.apex == "" {
 			z.apex = z.origin
 		}
@@ -83,67 +92,82 @@ func (z *zone) directive(words []string) error {
 	return fmt.Errorf("%s is not supported", clip(words[0]))
 }
 
-// absolute returns a name of the file as seen from the root, without the final
-// dot; while no origin is known, as seen from the apex.
-func (z *zone) absolute(name string) string {
-	name = strings.ToLower(name)
-	if abs, ok := strings.CutSuffix(name, "."); ok {
+// absolute appends to out a name of the file as seen from the root, in lower
+// case and without the final dot; while no origin is known, as seen from the apex.
+func (z *zone) absolute(out, name []byte) []byte {
+	if string(name) == "@" {
+		return append(out, z.origin...)
+	}
+	out = append(out, name...)
+	lower(out[len(out)-len(name):])
+	if abs, ok := bytes.CutSuffix(out, []byte(".")); ok || z.origin == "" {
 		return abs
 	}
-	switch {
-	case name == "@":
-		return z.origin
-	case z.origin == "":
-		return name
-	}
-	return name + "." + z.origin
+	return append(append(out, '.'), z.origin...)
 }
 
-func (z *zone) record(words []string, add func(match.Kind, string) error) error {
-	if !z.blank {
-		z.owner, words = z.absolute(words[0]), words[1:]
+// lower turns ASCII to lower case, in place. Other letters are no part of a
+// zone's own names, and are mapped with the rest of an entry's.
+func lower(b []byte) {
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c | 0x20
+		}
 	}
-	for len(words) > 0 && (words[0][0] >= '0' && words[0][0] <= '9' || strings.EqualFold(words[0], "IN")) {
+}
+
+func (z *zone) record(words [][]byte, add adder) error {
+	if !z.blank {
+		z.owner, words = z.absolute(z.owner[:0], words[0]), words[1:]
+	}
+	for len(words) > 0 && (words[0][0] >= '0' && words[0][0] <= '9' || bytes.EqualFold(words[0], []byte("IN"))) {
 		words = words[1:] // TTL and class, in either order
 	}
 	if len(words) < 2 {
 		return errors.New("not a whole record")
 	}
-	switch typ := strings.ToUpper(words[0]); {
-	case typ == "SOA":
-		if z.apex = z.owner; z.origin == "" {
+	switch typ := words[0]; {
+	case bytes.EqualFold(typ, []byte("SOA")):
+		if z.apex = string(z.owner); z.origin == "" {
 			z.origin = z.apex
 		}
 		return nil
-	case z.owner == z.apex:
+	case string(z.owner) == z.apex:
 		return nil // NS and whatever else describes the zone itself
-	case typ != "CNAME":
-		return fmt.Errorf("local data (%s) is not supported", clip(typ))
+	case !bytes.EqualFold(typ, []byte("CNAME")):
+		return fmt.Errorf("local data (%s) is not supported", clip(bytes.ToUpper(typ)))
 	}
-	return z.rule(strings.ToLower(words[1]), add)
+	lower(words[1])
+	return z.rule(words[1], add)
 }
 
 // rule adds what a CNAME record of the zone says.
-func (z *zone) rule(target string, add func(match.Kind, string) error) error {
+func (z *zone) rule(target []byte, add adder) error {
 	name := z.owner
 	if z.apex != "" {
-		var ok bool
-		if name, ok = strings.CutSuffix(z.owner, "."+z.apex); !ok {
+		end := len(name) - len(z.apex) - 1
+		if end < 0 || name[end] != '.' || string(name[end+1:]) != z.apex {
 			return fmt.Errorf("%s is outside of the zone %s", clip(z.owner), clip(z.apex))
 		}
+		name = name[:end]
 	}
-	if i := strings.LastIndexByte(name, '.'); strings.HasPrefix(name[i+1:], "rpz-") {
-		return fmt.Errorf("the trigger %s is not supported", clip(name[i+1:]))
+	if last := name[bytes.LastIndexByte(name, '.')+1:]; bytes.HasPrefix(last, []byte("rpz-")) {
+		return fmt.Errorf("the trigger %s is not supported", clip(last))
 	}
-	switch target {
-	case ".", "*.", "rpz-drop.":
-	case "rpz-passthru.", name + ".":
+	switch t := string(target); {
+	case t == ".", t == "*.", t == "rpz-drop.":
+	case t == "rpz-passthru.", isDotted(target, name):
 		return errors.New("an exception (rpz-passthru) is not supported")
 	default:
 		return fmt.Errorf("the action CNAME %s is not supported", clip(target))
 	}
-	if rest, ok := strings.CutPrefix(name, "*."); ok {
+	if rest, ok := bytes.CutPrefix(name, []byte("*.")); ok {
 		return add(match.Under, rest) // at any depth (RFC 4592)
 	}
 	return add(match.Exact, name)
+}
+
+// isDotted reports whether target is the name with a final dot.
+func isDotted(target, name []byte) bool {
+	return len(target) == len(name)+1 && target[len(name)] == '.' && bytes.Equal(target[:len(name)], name)
 }

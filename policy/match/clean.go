@@ -36,6 +36,12 @@ func Clean(name string) (string, error) {
 	return out, nil
 }
 
+// The bounds of RFC 1035, section 2.3.4, for names as they are written.
+const (
+	maxName  = 253
+	maxLabel = 63
+)
+
 // Labels counts the labels of a name.
 func Labels(name string) int {
 	if name == "" {
@@ -45,8 +51,8 @@ func Labels(name string) int {
 }
 
 func checkName(name string) error {
-	if len(name) > 253 {
-		return fmt.Errorf("%d bytes, more than 253", len(name))
+	if len(name) > maxName {
+		return fmt.Errorf("%d bytes, more than %d", len(name), maxName)
 	}
 	label := 0
 	for i := range len(name) {
@@ -56,9 +62,9 @@ func checkName(name string) error {
 				return errors.New("an empty label")
 			}
 			label = 0
-		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '-', c == '_':
-			if label++; label > 63 {
-				return errors.New("a label of more than 63 bytes")
+		case inLabel(c):
+			if label++; label > maxLabel {
+				return fmt.Errorf("a label of more than %d bytes", maxLabel)
 			}
 		default:
 			return fmt.Errorf("it holds %q", c)
@@ -68,6 +74,11 @@ func checkName(name string) error {
 		return errors.New("an empty label")
 	}
 	return nil
+}
+
+// inLabel reports whether the byte may be in a label of a clean name.
+func inLabel(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_'
 }
 
 func isASCII(s string) bool {

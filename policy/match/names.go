@@ -3,9 +3,6 @@ package match
 import (
 	"errors"
 	"math/bits"
-	"math/rand/v2"
-	"slices"
-	"strings"
 )
 
 // A Kind says which names an entry covers.
@@ -46,18 +43,15 @@ func (m Match) String() string {
 // Names is an immutable set of names and wildcards, safe for concurrent use.
 // The zero value and nil are the empty set.
 //
-// An entry is kept as eight bytes: a 61-bit hash of its name and its kind, in
-// an open-addressing table that is at most half full. The hash is a polynomial
-// over the bytes, last byte first, at a secret random point of the field of
-// 2⁶¹-1 elements: one pass over a name gives the hashes of all its suffixes,
-// and whoever does not know the point finds no name that is taken for a listed
-// one but by chance: once in 2³¹ questions to a set of a million names at worst.
-// The point and with it the table differ in each run.
+// An entry is kept as eight bytes, the hash of its name and its kind. They lie
+// in the order of their hashes, and an index tells where those begin whose
+// hashes have the same high bits: about eight, which is a line of the
+// processor's cache. That is 8½ bytes for an entry, and as it is the entries
+// themselves that are put in order, in place, no more than 9 while the set is built.
 type Names struct {
-	slots []uint64 // hash<<kindBits | kind; 0 is free
-	point uint64
-	count int
-	deep  int // labels of the longest entry
+	entries entries
+	starts  []uint32 // of each bucket, and the end of the last one
+	depths  depths
 }
 
 // Len returns how many different names the set has entries of.
@@ -65,60 +59,80 @@ func (n *Names) Len() int {
 	if n == nil {
 		return 0
 	}
-	return n.count
+	return n.entries.len
 }
 
 // Lookup returns the most specific entry that covers the name, which is in
 // lower case and has no final dot. It allocates nothing.
-func (n *Names) Lookup(name string) (m Match, ok bool) {
-	if n.Len() == 0 || name == "" {
+func (n *Names) Lookup(name string) (Match, bool) {
+	if n.Len() == 0 {
 		return Match{}, false
 	}
-	hash, depth := uint64(0), 0
-	for i := len(name) - 1; i >= -1; i-- {
-		if i >= 0 && name[i] != '.' {
-			hash = step(hash, n.point, name[i])
-			continue
-		}
-		covers := Under
-		switch {
-		case i < 0:
-			covers = Exact
-		case strings.IndexByte(name[:i], '.') < 0:
-			covers = Under | One
-		}
-		if kind := n.find(hash); kind&covers != 0 {
-			m, ok = Match{Name: name[i+1:], Kind: kind}, true
-		}
-		if depth++; i < 0 || depth >= n.deep {
-			break
-		}
-		hash = step(hash, n.point, '.')
+	var h Hashes
+	h.reset(name, n.depths.deepest())
+	return n.LookupHashes(&h)
+}
+
+// LookupHashes does what [Names.Lookup] does for the name of the hashes.
+func (n *Names) LookupHashes(h *Hashes) (Match, bool) {
+	if n.Len() == 0 {
+		return Match{}, false
 	}
-	return m, ok
+	wanted := n.depths.of(h.labels)
+	for w := len(wanted) - 1; w >= 0; w-- {
+		for left := wanted[w] &^ h.gone[w]; left != 0; {
+			bit := bits.Len64(left) - 1
+			left &^= 1 << bit
+			labels := w*64 + bit + 1
+			if kind := n.find(h.hash[labels-1]); kind&covering(h.labels-labels) != 0 {
+				return Match{Name: h.suffix(labels), Kind: kind}, true
+			}
+		}
+	}
+	return Match{}, false
+}
+
+// covering returns the kinds that cover names of so many labels more.
+func covering(more int) Kind {
+	switch more {
+	case 0:
+		return Exact
+	case 1:
+		return One | Under
+	default:
+		return Under
+	}
 }
 
 // find returns the kind of the entry with this hash, 0 if there is none.
 func (n *Names) find(hash uint64) Kind {
-	for i := slot(hash, len(n.slots)); ; {
-		s := n.slots[i]
-		if s == 0 {
-			return 0
-		}
-		if s>>kindBits == hash {
-			return Kind(s & (1<<kindBits - 1))
-		}
-		if i++; i == len(n.slots) {
-			i = 0
+	b := bucket(hash, len(n.starts)-1)
+	lo, hi := int(n.starts[b]), int(n.starts[b+1])
+	for hi-lo > 16 { // few are, unless someone knows the point
+		if mid := (lo + hi) / 2; *n.entries.at(mid)>>kindBits > hash {
+			hi = mid
+		} else {
+			lo = mid
 		}
 	}
+	for ; lo < hi; lo++ {
+		if e := *n.entries.at(lo); e>>kindBits == hash {
+			return Kind(e & (1<<kindBits - 1))
+		}
+	}
+	return 0
+}
+
+// bucket spreads hashes over n buckets, in their order.
+func bucket(hash uint64, n int) int {
+	hi, _ := bits.Mul64(hash<<kindBits, uint64(n))
+	return int(hi)
 }
 
 // A NamesBuilder collects the entries of a set. The zero value is ready.
 type NamesBuilder struct {
-	entries []uint64
-	point   uint64
-	deep    int
+	entries entries
+	depths  depths
 }
 
 // Add adds an entry:
@@ -136,91 +150,55 @@ func (b *NamesBuilder) Add(pattern string) error {
 }
 
 // Split tells the kind of a pattern from its name.
-func Split(pattern string) (Kind, string) {
-	if rest, ok := strings.CutPrefix(pattern, "="); ok {
-		return Exact, rest
-	}
-	if rest, ok := strings.CutPrefix(pattern, "**."); ok {
-		return Under, rest
-	}
-	if rest, ok := strings.CutPrefix(pattern, "*."); ok {
-		return One, rest
+func Split[T string | []byte](pattern T) (Kind, T) {
+	switch {
+	case len(pattern) > 0 && pattern[0] == '=':
+		return Exact, pattern[1:]
+	case len(pattern) > 2 && pattern[0] == '*' && pattern[1] == '*' && pattern[2] == '.':
+		return Under, pattern[3:]
+	case len(pattern) > 1 && pattern[0] == '*' && pattern[1] == '.':
+		return One, pattern[2:]
 	}
 	return Tree, pattern
 }
 
 // AddKind adds an entry of the given kind.
 func (b *NamesBuilder) AddKind(kind Kind, name string) error {
-	if kind == 0 || kind > Exact|One|Under {
-		return errors.New("an entry of no kind")
-	}
-	name, err := Clean(name)
+	k, err := KeyOf(name)
 	if err != nil {
 		return err
 	}
-	if b.point == 0 {
-		b.point = 1<<32 + rand.Uint64N(prime-1<<33)
+	return b.AddKey(kind, k)
+}
+
+// AddKey adds an entry of the given kind for the name of the key.
+func (b *NamesBuilder) AddKey(kind Kind, k Key) error {
+	switch {
+	case kind == 0 || kind > Exact|One|Under:
+		return errors.New("an entry of no kind")
+	case k.labels == 0:
+		return errors.New("an entry of no name")
 	}
-	hash := uint64(0)
-	for i := len(name) - 1; i >= 0; i-- {
-		hash = step(hash, b.point, name[i])
+	b.depths.add(kind, int(k.labels))
+	e := k.hash<<kindBits | uint64(kind)
+	if last := b.entries.last(); last != nil && *last>>kindBits == k.hash {
+		*last |= e // a zone lists each name and its wildcard in turn
+		return nil
 	}
-	b.entries = append(b.entries, hash<<kindBits|uint64(kind))
-	b.deep = max(b.deep, Labels(name))
+	b.entries.add(e)
 	return nil
 }
 
+// perBucket is how many entries a bucket holds on average.
+const perBucket = 8
+
 // Build returns the set of all that was added; the builder is empty after it.
 func (b *NamesBuilder) Build() *Names {
-	entries, n := b.merged(), &Names{point: b.point, deep: b.deep}
+	n := &Names{entries: b.entries, depths: b.depths}
 	*b = NamesBuilder{}
-	if len(entries) == 0 {
-		return n
-	}
-	n.count = len(entries)
-	n.slots = make([]uint64, 2*len(entries)+1)
-	for _, e := range entries {
-		i := slot(e>>kindBits, len(n.slots))
-		for n.slots[i] != 0 {
-			if i++; i == len(n.slots) {
-				i = 0
-			}
-		}
-		n.slots[i] = e
+	if n.entries.len > 0 {
+		n.starts = n.entries.group(n.entries.len/perBucket + 1)
+		n.entries.unite(n.starts)
 	}
 	return n
-}
-
-// merged returns the entries with each name once, its kinds united.
-func (b *NamesBuilder) merged() []uint64 {
-	slices.Sort(b.entries)
-	out := b.entries[:0]
-	for _, e := range b.entries {
-		if k := len(out); k > 0 && out[k-1]>>kindBits == e>>kindBits {
-			out[k-1] |= e
-			continue
-		}
-		out = append(out, e)
-	}
-	return out
-}
-
-const prime = 1<<61 - 1 // a Mersenne prime: reducing is a shift and an addition
-
-// step multiplies by the point and adds the byte, modulo the prime.
-func step(hash, point uint64, c byte) uint64 {
-	hi, lo := bits.Mul64(hash, point)
-	h := (lo & prime) + (hi<<3 | lo>>61) + uint64(c) + 1
-	h = (h & prime) + h>>61
-	if h >= prime {
-		h -= prime
-	}
-	return h
-}
-
-// slot spreads a hash over n slots. (Multiplying by 2⁶⁴/φ makes the high bits
-// depend on all; the high word of the second product is then even over n.)
-func slot(hash uint64, n int) int {
-	hi, _ := bits.Mul64(hash*0x9e3779b97f4a7c15, uint64(n))
-	return int(hi)
 }

@@ -127,6 +127,7 @@ func FuzzNames(f *testing.F) {
 		if set.Len() != len(entries) {
 			t.Fatalf("%d entries, want %d", set.Len(), len(entries))
 		}
+		var hashes Hashes
 		asks := []string{ask}
 		for e := range entries {
 			asks = append(asks, e, "a."+e, "a.b."+e)
@@ -140,6 +141,10 @@ func FuzzNames(f *testing.F) {
 			want, ok := model(entries, a)
 			if got, found := set.Lookup(a); got != want || found != ok {
 				t.Fatalf("Lookup(%q) = %v %v, want %v %v", a, got, found, want, ok)
+			}
+			hashes.Reset(a)
+			if got, found := set.LookupHashes(&hashes); got != want || found != ok {
+				t.Fatalf("LookupHashes(%q) = %v %v, want %v %v", a, got, found, want, ok)
 			}
 		}
 	})
@@ -159,8 +164,79 @@ func TestLookupAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() { set.Lookup("www.host5.zone5.example") }); n != 0 {
 		t.Errorf("Lookup allocates %v times", n)
 	}
-	if b := len(set.slots) * 8 / 1000; b > 16 {
-		t.Errorf("%d bytes an entry, want 16", b)
+	var h Hashes
+	if n := testing.AllocsPerRun(1000, func() { h.Reset("www.host5.zone5.example"); set.LookupHashes(&h) }); n != 0 {
+		t.Errorf("LookupHashes allocates %v times", n)
+	}
+	if b := (len(set.entries.blocks[0])*8 + len(set.starts)*4) / 1000; b > 9 {
+		t.Errorf("%d bytes an entry, want 9", b)
+	}
+}
+
+// Sets of all sizes, with names that come several times and in several kinds.
+func TestSizes(t *testing.T) {
+	for _, n := range []int{1, 2, 7, 8, 9, 100, 1000, perBlock - 1, perBlock, perBlock + 1, 3*perBlock + 5} {
+		var b NamesBuilder
+		entries := map[string]Kind{}
+		for i := range 2 * n {
+			name := fmt.Sprintf("host%d.test", i*7919%n)
+			kind := Kind(1 + i%7)
+			entries[name] |= kind
+			if err := b.AddKind(kind, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set := b.Build()
+		if set.Len() != len(entries) || b.Build().Len() != 0 {
+			t.Fatalf("%d entries of %d", set.Len(), len(entries))
+		}
+		if got := cap(set.entries.blocks[len(set.entries.blocks)-1]); got != (n-1)%perBlock+1 {
+			t.Errorf("room for %d more than the last block of %d names needs", got, n)
+		}
+		for e, kind := range entries {
+			if got := set.find(mustKey(t, e).hash); got != kind {
+				t.Fatalf("%s is %d of %d names, want %d", e, got, n, kind)
+			}
+			if m, ok := set.Lookup("no" + e); ok {
+				t.Fatalf("no%s is taken for %v", e, m)
+			}
+		}
+	}
+}
+
+func mustKey(t *testing.T, name string) Key {
+	t.Helper()
+	k, err := KeyOf(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestBadEntries(t *testing.T) {
+	var b NamesBuilder
+	if b.AddKind(0, "a.test") == nil || b.AddKind(8, "a.test") == nil || b.AddKind(Tree, "a b") == nil || b.AddKey(Tree, Key{}) == nil {
+		t.Error("an entry of no kind or no name is taken")
+	}
+	if b.Build().Len() != 0 {
+		t.Error("a refused entry is in the set")
+	}
+}
+
+// The order of entries is by hash. Should many have nearly the same one, they
+// are found all the same.
+func TestCrowdedBucket(t *testing.T) {
+	var b NamesBuilder
+	for i := range 1000 {
+		if err := b.AddKey(Kind(1+i%7), Key{hash: uint64(1 + i*2), labels: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set := b.Build()
+	for i := range 1000 {
+		if got, not := set.find(uint64(1+i*2)), set.find(uint64(i*2)); got != Kind(1+i%7) || not != 0 {
+			t.Fatalf("entry %d is %d, the one before it %d", i, got, not)
+		}
 	}
 }
 

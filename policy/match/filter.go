@@ -1,0 +1,57 @@
+package match
+
+import "math/bits"
+
+// A Filter knows the names of many sets well enough to say of most names that
+// none of the sets covers them. It is immutable and safe for concurrent use.
+// The zero value and nil let everything through.
+//
+// It is a Bloom filter in words of 64 bits: an entry sets three bits of one
+// word, so that a question takes one look into memory for each suffix. With
+// twelve bits for an entry about one suffix in a hundred passes that is in no set.
+type Filter struct {
+	words []uint64
+}
+
+const bitsPerName = 12
+
+// NewFilter returns a filter of all names of the sets.
+func NewFilter(sets ...*Names) *Filter {
+	names := 0
+	for _, s := range sets {
+		names += s.Len()
+	}
+	f := &Filter{words: make([]uint64, names*bitsPerName/64+1)}
+	for _, s := range sets {
+		if s.Len() == 0 {
+			continue
+		}
+		for _, block := range s.entries.blocks {
+			for _, e := range block {
+				word, mask := f.place(e >> kindBits)
+				f.words[word] |= mask
+			}
+		}
+	}
+	return f
+}
+
+// place returns a hash's word and its bits in it. Which word it is depends on
+// the high bits, the bits in it on the low ones.
+func (f *Filter) place(hash uint64) (word int, mask uint64) {
+	hi, _ := bits.Mul64(hash<<kindBits, uint64(len(f.words)))
+	return int(hi), 1<<(hash&63) | 1<<(hash>>6&63) | 1<<(hash>>12&63)
+}
+
+// Sift takes those suffixes out of h that are in none of the filter's sets.
+// From then on h is good for these sets only.
+func (f *Filter) Sift(h *Hashes) {
+	if f == nil || len(f.words) == 0 {
+		return
+	}
+	for i, hash := range h.hash[:min(h.labels, maxLabels)] {
+		if word, mask := f.place(hash); f.words[word]&mask != mask {
+			h.gone.add(i + 1)
+		}
+	}
+}
