@@ -81,11 +81,22 @@ type Route struct {
 
 // An Upstream is a group of resolvers that are asked for a node.
 type Upstream struct {
-	Name    string
-	Servers []netip.AddrPort
-	Timeout time.Duration // of one question
-	At      yamlpos.Pos
+	Name      string
+	Resolvers []Server
+	Servers   []netip.AddrPort // those of Resolvers that are asked in plain DNS
+	Strategy  string           // fastest, parallel or failover
+	Timeout   time.Duration    // of one question
+	Bootstrap []netip.AddrPort // who knows the addresses of Resolvers without one
+	Domains   []string         // names below them are asked here unless a policy says otherwise
+	At        yamlpos.Pos
 }
+
+// The strategies of a group.
+const (
+	Fastest  = "fastest"  // the server that answered fastest lately, and another one if it is late
+	Parallel = "parallel" // all at once; the first answer counts
+	Failover = "failover" // in the order in which they are written, those that failed lately last
+)
 
 // Etcd says where an external etcd cluster is.
 type Etcd struct {
@@ -100,12 +111,13 @@ type Gateway struct {
 	Devices     string // path
 	PostureDrop string // folder in which report files are left; empty: none
 	Slice       []netip.Prefix
-	Listen      []netip.AddrPort // DNS for offices; the node address is served besides
-	Upstreams   []Upstream       // the one named default
-	TUN         string           // towards LANs that route the pool here; empty: none
-	Egresses    []Peer
-	Routes      []Route
-	Etcd        *Etcd // nil: embedded
+	DNS
+	QueryLog  *QueryLog  // nil: none
+	Upstreams []Upstream // one is named default
+	TUN       string     // towards LANs that route the pool here; empty: none
+	Egresses  []Peer
+	Routes    []Route
+	Etcd      *Etcd // nil: embedded
 }
 
 // An Egress is the settings of the node that decides a second time.

@@ -295,7 +295,7 @@ func FuzzRead(f *testing.F) {
 		if e, err := ReadEgress("egress.yaml", src); err == nil && (e.Name == "" || len(e.Pool) == 0) {
 			t.Errorf("incomplete egress without an error: %+v", e)
 		}
-		if c, err := ReadConnector("connector.yaml", src); err == nil && (c.Name == "" || len(c.Slices) == 0 || len(c.Resolver.Servers) == 0) {
+		if c, err := ReadConnector("connector.yaml", src); err == nil && (c.Name == "" || len(c.Slices) == 0 || len(c.Resolver.Resolvers) == 0) {
 			t.Errorf("incomplete connector without an error: %+v", c)
 		}
 		if devices, err := ReadDevices("devices.yaml", src); err == nil {

@@ -20,7 +20,10 @@ type reader struct {
 
 // path reads a path; a relative one is relative to the file.
 func (r *reader) path(m *yamlpos.Map, key, def string) string {
-	p := yamlpos.Read(m, key, def, yamlpos.Word)
+	return r.inDir(yamlpos.Read(m, key, def, yamlpos.Word))
+}
+
+func (r *reader) inDir(p string) string {
 	if p == "" || filepath.IsAbs(p) {
 		return p
 	}
@@ -256,16 +259,4 @@ func (r *reader) etcd(m *yamlpos.Map) *Etcd {
 	}
 	m.Done()
 	return e
-}
-
-func (r *reader) upstream(name string, m *yamlpos.Map) Upstream {
-	m.Require("servers")
-	u := Upstream{
-		Name:    name,
-		Servers: yamlpos.Values(atLeastOne(m, "servers"), parseServer),
-		Timeout: yamlpos.Read(m, "timeout", defaultTimeout, yamlpos.Duration),
-		At:      m.Pos(),
-	}
-	m.Done()
-	return u
 }

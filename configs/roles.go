@@ -1,8 +1,6 @@
 package configs
 
 import (
-	"net/netip"
-
 	"github.com/starferry/starferry/internal/yamlpos"
 )
 
@@ -15,8 +13,9 @@ func (r *reader) readGateway(m *yamlpos.Map) *Gateway {
 	g.Slice = r.ranges(m, "slice", me, slice, true)
 	r.doubtful = !m.Has("slice") || len(g.Slice) != len(m.Node("slice").OneOrMore())
 	r.checkSpaces(m, g.Pool)
-	g.Listen = r.listen(m.Map("dns"))
-	g.Upstreams = r.upstreams(m)
+	g.DNS = r.readDNS(m.Map("dns"))
+	g.QueryLog = r.queryLog(m.Map("query_log"))
+	g.Upstreams = r.upstreams(m, g.Local.Zones)
 	if lan := m.Map("lan"); lan != nil {
 		g.TUN = yamlpos.Read(lan, "tun", DefaultTUN, parseTUN)
 		lan.Done()
@@ -31,29 +30,6 @@ func (r *reader) readGateway(m *yamlpos.Map) *Gateway {
 	g.Etcd = r.etcd(m.Map("etcd"))
 	m.Done()
 	return g
-}
-
-func (r *reader) listen(m *yamlpos.Map) []netip.AddrPort {
-	out := yamlpos.ReadOneOrList(m, "listen", parseListen)
-	m.Done()
-	return out
-}
-
-// theUpstream is the group that is asked; a group that nobody asks would be an
-// operator's error that nobody notices.
-const theUpstream = "default"
-
-func (r *reader) upstreams(m *yamlpos.Map) (out []Upstream) {
-	all := m.Map("upstreams")
-	all.Require(theUpstream)
-	for _, name := range all.Keys() {
-		if name != theUpstream {
-			all.KeyErrorf(name, "only the group default is asked: policies cannot choose another", "upstream group %q is of no use", name)
-			continue
-		}
-		out = append(out, r.upstream(name, all.Map(name)))
-	}
-	return out
 }
 
 func (r *reader) readEgress(m *yamlpos.Map) *Egress {
