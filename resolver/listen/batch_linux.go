@@ -18,13 +18,13 @@ import (
 // makes an address of two allocations of each datagram.)
 
 const (
-	batchLen = 64
+	lotLen = 64
 	// batchRead is the longest question that is taken in a batch. Longer ones
 	// come from nodes only, over links, whose sockets are not the kernel's.
 	batchRead = 4096
 	// batchWrite is what answers in one batch share. What does not fit waits for
 	// the next system call.
-	batchWrite = batchLen * 1400
+	batchWrite = lotLen * 1400
 )
 
 // A mmsghdr is the kernel's struct of that name.
@@ -36,8 +36,8 @@ type mmsghdr struct {
 
 // A lot is what one system call moves.
 type lot struct {
-	heads [batchLen]mmsghdr
-	iovs  [batchLen]unix.Iovec
+	heads [lotLen]mmsghdr
+	iovs  [lotLen]unix.Iovec
 }
 
 // A batch is a socket with the datagrams that go through it together.
@@ -49,15 +49,15 @@ type batch struct {
 	out  lot
 	n    int // of out, to be sent
 
-	names [batchLen]unix.RawSockaddrInet6 // the longest address
-	oobs  [batchLen][64]byte
-	bufs  [batchLen][batchRead]byte
+	names [lotLen]unix.RawSockaddrInet6 // the longest address
+	oobs  [lotLen][64]byte
+	bufs  [lotLen][batchRead]byte
 	resp  []byte // of out, one after the other
 }
 
 func newBatch(s *Server, sock socket, name string) *batch {
 	b := &batch{s: s, sock: sock, name: name, resp: make([]byte, 0, batchWrite)}
-	for i := range batchLen {
+	for i := range lotLen {
 		b.in.iovs[i].Base = &b.bufs[i][0]
 		b.in.iovs[i].SetLen(batchRead)
 		for _, l := range []*lot{&b.in, &b.out} {
@@ -94,7 +94,7 @@ func (b *batch) serve(ctx context.Context, later func(p *packet)) error {
 				return true
 			}
 			b.answer(fd, n, later)
-			if n < batchLen {
+			if n < lotLen {
 				return false
 			}
 		}
@@ -110,7 +110,7 @@ func (b *batch) serve(ctx context.Context, later func(p *packet)) error {
 }
 
 func (b *batch) read(fd uintptr) (int, syscall.Errno) {
-	for i := range batchLen {
+	for i := range lotLen {
 		h := &b.in.heads[i].hdr
 		h.Namelen = uint32(unsafe.Sizeof(b.names[0]))
 		if b.sock.wildcard {
@@ -118,7 +118,7 @@ func (b *batch) read(fd uintptr) (int, syscall.Errno) {
 			h.SetControllen(len(b.oobs[i]))
 		}
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in.heads)), batchLen, unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in.heads)), lotLen, unix.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
 

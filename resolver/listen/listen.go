@@ -83,7 +83,8 @@ type Limits struct {
 // [Server.Dropped] gets, and all of them.
 const (
 	Malformed = "malformed" // too short to be a message, too long, or an answer
-	Busy      = "busy"      // the client has its share already
+	Busy      = "busy"      // the client has its share already, or all have theirs
+	Limited   = "limited"   // the client asks too much, or its network got the same too often
 	Panicked  = "panic"     // the handler failed
 	Unsent    = "unsent"    // the answer could not be sent
 )
@@ -96,6 +97,7 @@ type Server struct {
 	Log     *slog.Logger               // nil: no log
 	Dropped func(listener, why string) // nil: not counted
 	Limits  Limits
+	Guard   Guard
 }
 
 func or[T int | time.Duration](v, otherwise T) T {
@@ -121,21 +123,35 @@ func (s *Server) dropped(listener, why string) {
 // quick appends the answer to one message to out, if there is one at once. size
 // is what the asker's transport takes; over UDP what it offered counts too.
 func (s *Server) quick(c *Client, req, out []byte, size int) (resp []byte, ok bool) {
-	if s.Fast == nil {
-		return out, false
-	}
 	q, ok := wire.Parse(req)
 	if !ok {
 		return out, false
 	}
+	w := s.look(c, &q)
 	if c.Transport == UDP {
-		size = min(size, q.Size)
+		size = s.most(c, w.proven, len(req), min(size, q.Size))
 	}
-	q.Size = size
-	return s.Fast(c, &q, out)
+	if resp, refused := s.refuses(c, &q, &w, out); refused {
+		return resp, true
+	}
+	if s.Fast == nil {
+		return out, false
+	}
+	q.Size = size - w.n
+	resp, ok = s.Fast(c, &q, out)
+	if !ok {
+		return out, false
+	}
+	if w.n > 0 && len(resp) > len(out) {
+		resp = wire.AppendOption(resp, len(out), w.option[:w.n])
+	}
+	if c.Transport == UDP {
+		resp = s.limits(c, &q, w.proven, resp, len(out))
+	}
+	return resp, true
 }
 
-// answer returns the answer to one message, nil for none.
+// answer returns the answer to one message that had none at once, nil for none.
 func (s *Server) answer(ctx context.Context, c *Client, req []byte) []byte {
 	end, v := inspect(req)
 	switch v {
@@ -143,10 +159,27 @@ func (s *Server) answer(ctx context.Context, c *Client, req []byte) []byte {
 		s.dropped(c.Listener, Malformed)
 		return nil
 	case handle:
-		return s.guarded(ctx, c, req, end)
 	default:
 		return refusal(req, end, int(v))
 	}
+	q, plain := wire.Parse(req)
+	if !plain && !s.admits(c.Addr.Addr(), c.Transport != UDP) {
+		s.dropped(c.Listener, Limited)
+		return nil
+	}
+	if l := s.Guard.Load; l != nil {
+		if !l.Enter() {
+			s.dropped(c.Listener, Busy)
+			return refusal(req, end, dns.RcodeServerFailure)
+		}
+		defer l.Leave()
+	}
+	resp := s.guarded(ctx, c, req, end)
+	if plain && resp != nil {
+		w := s.look(c, &q)
+		resp = wire.AppendOption(resp, 0, w.option[:w.n])
+	}
+	return resp
 }
 
 // guarded calls the handler and makes SERVFAIL of a panic.

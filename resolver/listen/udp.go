@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+
+	"github.com/starferry/starferry/resolver/wire"
 )
 
 // readLen is the longest question taken over UDP: what fits into a datagram
@@ -202,12 +204,24 @@ func (s *Server) unserved(name, why string, p *packet) {
 }
 
 func (s *Server) reply(ctx context.Context, sock socket, name string, p *packet) {
-	from := netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port())
+	c := &Client{Addr: netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port()), Listener: name, Transport: UDP, At: time.Now()}
 	req := p.buf[:p.n]
 	size := min(offered(req), or(s.Limits.UDPSize, udpLen))
-	resp := s.answer(ctx, &Client{Addr: from, Listener: name, Transport: UDP, At: time.Now()}, req)
-	if resp != nil {
-		s.send(ctx, sock, name, p, truncated(resp, size))
+	q, plain := wire.Parse(req)
+	w := seen{}
+	if plain {
+		w = s.look(c, &q)
+	}
+	resp := s.answer(ctx, c, req)
+	if resp == nil {
+		return
+	}
+	resp = truncated(resp, s.most(c, w.proven, len(req), size))
+	if plain {
+		resp = s.limits(c, &q, w.proven, resp, 0)
+	}
+	if len(resp) > 0 {
+		s.send(ctx, sock, name, p, resp)
 	}
 }
 

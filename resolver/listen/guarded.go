@@ -1,0 +1,124 @@
+package listen
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/resolver/cookie"
+	"github.com/starferry/starferry/resolver/guard"
+	"github.com/starferry/starferry/resolver/wire"
+)
+
+// A Guard keeps clients from taking more than their share, and the server from
+// being turned on others. What is nil is not done.
+type Guard struct {
+	Clients   *guard.Clients
+	Responses *guard.Responses
+	Amplifier *guard.Amplifier
+	Load      *guard.Load
+	Cookies   *cookie.Server
+	Clock     guard.Clock
+}
+
+// cookieLen is the longest COOKIE option that we answer with: code, length, a
+// client's cookie and ours (RFC 9018 section 4).
+const cookieLen = 4 + 8 + 16
+
+// A seen is what the server knows of who asks before it answers.
+type seen struct {
+	proven bool // the client is where it says it is
+	state  cookie.State
+	option [cookieLen]byte
+	n      int // of option
+}
+
+// look reads the question's cookie.
+func (s *Server) look(c *Client, q *wire.Question) (w seen) {
+	w.proven = c.Transport != UDP
+	if s.Guard.Cookies == nil || len(q.Options) == 0 {
+		return w
+	}
+	at := c.At
+	if at.IsZero() {
+		at = time.Now()
+	}
+	opt, state := s.Guard.Cookies.Append(w.option[:0], q.Option(cookie.Code), c.Addr.Addr(), at)
+	w.n, w.state = len(opt), state
+	w.proven = w.proven || state == cookie.Good
+	return w
+}
+
+// admits counts a question of a client, and reports whether it is one too many.
+func (s *Server) admits(a netip.Addr, proven bool) bool {
+	switch l := s.Guard.Clients; {
+	case l == nil:
+		return true
+	case proven:
+		return l.TakeProven(a, s.Guard.Clock.Now())
+	default:
+		return l.Take(a, s.Guard.Clock.Now())
+	}
+}
+
+// refuses answers those whose question is not looked at: it asks too much, or
+// its cookie cannot be one. Over UDP who asks too much hears nothing.
+func (s *Server) refuses(c *Client, q *wire.Question, w *seen, out []byte) (resp []byte, refused bool) {
+	rcode := dns.RcodeRefused
+	switch {
+	case w.state == cookie.Malformed: // RFC 7873 section 5.2.2
+		rcode = dns.RcodeFormatError
+	case s.admits(c.Addr.Addr(), w.proven):
+		return out, false
+	default:
+		s.dropped(c.Listener, Limited)
+		if c.Transport == UDP {
+			return out, true
+		}
+	}
+	start := len(out)
+	out = q.AppendShort(out, rcode, false)
+	return wire.AppendOPT(out, start, q, rcode, &wire.Explanation{}), true
+}
+
+// limits judges an answer over UDP, which begins at start, by what the network
+// of its client got already.
+func (s *Server) limits(c *Client, q *wire.Question, proven bool, out []byte, start int) []byte {
+	if s.Guard.Responses == nil || proven || len(out) == start {
+		return out
+	}
+	kind, name := kindOf(out[start:], q.Name)
+	var buf [256]byte
+	switch s.Guard.Responses.Judge(c.Addr.Addr(), false, kind, wire.AppendLower(buf[:0], name), s.Guard.Clock.Now()) {
+	case guard.Send:
+		return out
+	case guard.Truncate:
+		s.dropped(c.Listener, Limited)
+		out = q.AppendShort(out[:start], int(out[start+3]&15), true)
+		return wire.AppendOPT(out, start, q, 0, &wire.Explanation{})
+	}
+	s.dropped(c.Listener, Limited)
+	return out[:start]
+}
+
+// kindOf says what an answer is, and by which name it is counted.
+func kindOf(resp, name []byte) (guard.Kind, []byte) {
+	switch rcode := resp[3] & 15; {
+	case rcode == dns.RcodeNameError:
+		return guard.NXDomain, guard.Zone(name)
+	case rcode != dns.RcodeSuccess:
+		return guard.Error, nil
+	case resp[6]|resp[7] == 0:
+		return guard.NoData, name
+	}
+	return guard.Answer, name
+}
+
+// most returns how many bytes an answer over UDP may have.
+func (s *Server) most(c *Client, proven bool, question, size int) int {
+	if s.Guard.Amplifier == nil {
+		return size
+	}
+	return s.Guard.Amplifier.Size(c.Addr.Addr(), proven, question, size)
+}
