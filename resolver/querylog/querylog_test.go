@@ -70,6 +70,14 @@ func TestLine(t *testing.T) {
 	}
 }
 
+func TestTime(t *testing.T) {
+	for _, at := range []time.Time{{}, time.Unix(0, 999999999), time.Unix(1<<37, 1), time.Date(9999, 12, 31, 23, 59, 59, 100, time.UTC)} {
+		if got, want := string(appendTime(nil, at.UTC())), at.UTC().Format("2006-01-02T15:04:05.000000000Z"); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 func TestRoundTrip(t *testing.T) {
 	odd := full()
 	odd.Reason = "tab\t quote\" back\\ del\x7f csi\u009b line\u2028 ü 漢 bad\xff"
