@@ -27,7 +27,7 @@ type connectorDNS struct {
 }
 
 func newConnectorDNS(c *Connector) (*connectorDNS, error) {
-	resolve, err := newOutside([]configs.Upstream{c.set.Resolver}, &c.near)
+	resolve, err := newOutside([]configs.Upstream{c.set.Resolver}, configs.Cache{}, &c.near)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func newConnectorDNS(c *Connector) (*connectorDNS, error) {
 		Name:     c.set.Name,
 		Version:  c.near.Version,
 		Upstream: c.egressOf,
-		Resolve:  resolve.ask,
+		Resolve:  resolve.message,
 		Believe:  c.believe,
 		Lease:    d.lease,
 		HasIPv6:  c.hasIPv6,

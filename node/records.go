@@ -21,23 +21,20 @@ import (
 // its end. The flow's id is the same at every hop, so that records join.
 type records struct {
 	log       *slog.Logger
-	decisions *prometheus.CounterVec
+	decisions tallies
 	flows     *prometheus.CounterVec
 	bytes     *prometheus.CounterVec
 }
 
 func newRecords(log *slog.Logger, reg prometheus.Registerer) (*records, error) {
 	r := &records{log: log}
-	r.decisions = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "starferry_decisions_total", Help: "Questions answered, by what was done and the policy that decided.",
-	}, []string{"action", "policy", "rcode"})
 	r.flows = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starferry_flows_ended_total", Help: "Flows that ended, by policy and close reason.",
 	}, []string{"policy", "close"})
 	r.bytes = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starferry_flow_bytes_total", Help: "Bytes of ended flows, by direction: up is from the device.",
 	}, []string{"direction"})
-	for _, c := range []prometheus.Collector{r.decisions, r.flows, r.bytes} {
+	for _, c := range []prometheus.Collector{&r.decisions, r.flows, r.bytes} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -45,20 +42,25 @@ func newRecords(log *slog.Logger, reg prometheus.Registerer) (*records, error) {
 	return r, nil
 }
 
+// decision counts and logs what an egress or a connector has decided.
 func (r *records) decision(d *resolver.Record) {
-	rcode := "none"
-	if d.Rcode >= 0 {
-		rcode = dns.RcodeToString[d.Rcode]
-	}
-	action := fmt.Sprint(d.Action)
-	r.decisions.WithLabelValues(action, d.Policy, rcode).Inc()
+	r.decisions.of(d.Action, d.Policy, d.Rcode).Add(1)
+	r.told(d)
+}
+
+// told logs a decision. What is plainly allowed is most of all, and says little.
+func (r *records) told(d *resolver.Record) {
 	q := d.Question
 	if q.Class == dns.ClassCHAOS && q.Name == resolver.NodeName {
 		return // probes come each second
 	}
-	r.log.Info("decision", "asker", d.Asker, "kind", d.Kind, "source", d.Client.Addr, "listener", d.Client.Listener,
-		"transport", d.Client.Transport, "name", q.Name, "type", dns.Type(q.Type), "action", action, "policy", d.Policy,
-		"reason", d.Reason, "route", d.Route, "answer", d.Addr, "rcode", rcode, "ede", d.EDE, "took", d.Took)
+	level := slog.LevelInfo
+	if d.Action == resolver.Allowed {
+		level = slog.LevelDebug
+	}
+	r.log.Log(context.Background(), level, "decision", "asker", d.Asker, "kind", d.Kind, "source", d.Client.Addr, "listener", d.Client.Listener,
+		"transport", d.Client.Transport, "name", q.Name, "type", dns.Type(q.Type), "action", string(d.Action), "policy", d.Policy,
+		"reason", d.Reason, "route", d.Route, "answer", d.Addr, "rcode", rcodeName(d.Rcode), "ede", d.EDE, "took", d.Took)
 }
 
 func (r *records) flow(f *tunnel.Record) {

@@ -53,6 +53,10 @@ type Surroundings struct {
 	// connector, the origins.
 	Dial func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error)
 	Ping func(ctx context.Context, addr netip.Addr) error
+
+	// simulated is Dial as it was set: nil leaves room for what only works on a
+	// machine's own network.
+	simulated func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error)
 }
 
 func (s *Surroundings) fill() {
@@ -62,6 +66,7 @@ func (s *Surroundings) fill() {
 	if s.Metrics == nil {
 		s.Metrics = prometheus.NewRegistry()
 	}
+	s.simulated = s.Dial
 	if s.Dial == nil {
 		s.Dial = func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, addr.String())

@@ -3,51 +3,212 @@ package node
 import (
 	"context"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/starferry/starferry/configs"
+	"github.com/starferry/starferry/internal/lifecycle"
 	"github.com/starferry/starferry/resolver/cache"
 	"github.com/starferry/starferry/resolver/upstream"
+	"github.com/starferry/starferry/resolver/wire"
 )
 
-// cacheBytes bounds what answers of resolvers outside may take of memory.
-const cacheBytes = 32 << 20
+// defaultGroup is asked for what no other group claims.
+const defaultGroup = "default"
 
-// An outside asks the resolvers that are not of the fleet, with a cache before.
+// An outside asks the resolvers that are not of the fleet, in groups, with a
+// cache before them.
 type outside struct {
-	resolve cache.Resolver
 	cache   *cache.Cache
+	groups  map[string]*group
+	domains map[string]*group // by the wire form of the domain that goes there
+	renew   chan renewal
 }
 
-// newOutside makes the group of the name default, or the only one there is.
-func newOutside(groups []configs.Upstream, near *Surroundings) (*outside, error) {
-	if len(groups) == 0 {
-		return nil, fmt.Errorf("no upstream resolver is set")
+type group struct {
+	*cache.Source
+	resolvers *upstream.Group
+}
+
+// A renewal is a question that is to be asked again before its answer ends.
+type renewal struct {
+	source *cache.Source
+	q      cache.Question
+}
+
+func newOutside(groups []configs.Upstream, set configs.Cache, near *Surroundings) (*outside, error) {
+	if set.Size == 0 {
+		set.Size = 32 << 20
 	}
-	use := groups[0]
-	for _, g := range groups {
-		if g.Name == "default" {
-			use = g
+	o := &outside{cache: cache.New(int(set.Size)), groups: map[string]*group{}, domains: map[string]*group{}, renew: make(chan renewal, 256)}
+	for _, u := range groups {
+		g, err := newGroup(u, near)
+		if err != nil {
+			return nil, fmt.Errorf("upstream group %s: %w", u.Name, err)
+		}
+		in := &group{resolvers: g, Source: &cache.Source{
+			Cache: o.cache, Group: u.Name, Ask: g.Exchange, Lives: lives(set), Stale: set.ServeStale, Prefetch: set.Prefetch,
+		}}
+		o.groups[u.Name] = in
+		for _, d := range u.Domains {
+			name, err := wireName(d)
+			if err != nil {
+				return nil, fmt.Errorf("upstream group %s: %w", u.Name, err)
+			}
+			o.domains[name] = in
 		}
 	}
-	set := upstream.Config{Strategy: upstream.Failover, Timeout: use.Timeout, Dial: near.Dial}
-	for _, a := range use.Servers {
-		set.Servers = append(set.Servers, upstream.Server{Addr: a})
+	return o, nil
+}
+
+func newGroup(u configs.Upstream, near *Surroundings) (*upstream.Group, error) {
+	set := upstream.Config{Timeout: u.Timeout, Dial: near.simulated, Bootstrap: u.Bootstrap, Strategy: upstream.Failover}
+	var err error
+	if u.Strategy != "" {
+		if set.Strategy, err = upstream.ParseStrategy(u.Strategy); err != nil {
+			return nil, err
+		}
 	}
-	group, err := upstream.New(set)
+	for _, s := range u.Resolvers {
+		set.Servers = append(set.Servers, server(s))
+	}
+	if len(u.Resolvers) == 0 {
+		for _, a := range u.Servers {
+			set.Servers = append(set.Servers, upstream.Server{Addr: a})
+		}
+	}
+	return upstream.New(set)
+}
+
+func server(s configs.Server) upstream.Server {
+	out := upstream.Server{Addr: s.Addr, Name: s.Name, Path: s.Path}
+	for _, t := range []upstream.Transport{upstream.UDP, upstream.TCP, upstream.TLS, upstream.HTTPS} {
+		if t.String() == s.Transport {
+			out.Transport = t
+		}
+	}
+	if !s.Addr.Addr().IsValid() {
+		out.Host = s.Name
+	}
+	return out
+}
+
+// lives returns the bounds of lives; zero for those of the cache itself.
+func lives(set configs.Cache) wire.Lives {
+	if set.MaxTTL == 0 {
+		return wire.Lives{}
+	}
+	return wire.Lives{
+		Least: uint32(set.MinTTL / time.Second), Most: uint32(set.MaxTTL / time.Second),
+		Negative: uint32(set.MaxNegative / time.Second), Fail: cache.DefaultLives.Fail,
+	}
+}
+
+// wireName returns a name in wire form.
+func wireName(name string) (string, error) {
+	var b [256]byte
+	n, err := dns.PackDomainName(dns.CanonicalName(name), b[:], 0, nil, false)
 	if err != nil {
-		return nil, err
+		return "", fmt.Errorf("%q is no name: %w", name, err)
 	}
-	c := cache.New(cacheBytes)
-	return &outside{c.Before(use.Name, group.Resolve), c}, nil
+	return string(b[:n]), nil
+}
+
+// group returns the group that the policy wants, or else the one that has the
+// narrowest domain that the name is under.
+func (o *outside) group(name string, q cache.Question) (*group, error) {
+	if name == "" {
+		for rest := q.Name; len(o.domains) > 0; rest = rest[1+rest[0]:] {
+			if g := o.domains[rest]; g != nil {
+				return g, nil
+			}
+			if rest == "\x00" {
+				break
+			}
+		}
+		name = defaultGroup
+	}
+	g := o.groups[name]
+	if g == nil {
+		return nil, fmt.Errorf("there is no upstream group %q", name)
+	}
+	return g, nil
 }
 
 // ask answers a question from the cache or from outside.
-func (o *outside) ask(ctx context.Context, m *dns.Msg) (*dns.Msg, error) { return o.resolve(ctx, m) }
+func (o *outside) ask(ctx context.Context, name string, q cache.Question) (cache.Reply, error) {
+	g, err := o.group(name, q)
+	if err != nil {
+		return cache.Reply{}, err
+	}
+	return g.Resolve(ctx, q)
+}
 
-// flush forgets what was answered.
-func (o *outside) flush() error {
-	o.cache.Flush()
-	return nil
+// again has a question asked again, unless there is too much of that.
+func (o *outside) again(name string, q cache.Question) {
+	g, err := o.group(name, q)
+	if err != nil {
+		return
+	}
+	select {
+	case o.renew <- renewal{g.Source, q}:
+	default:
+	}
+}
+
+// message answers a question in the library's form by the only group.
+func (o *outside) message(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
+	for _, g := range o.groups {
+		return g.Message(ctx, m)
+	}
+	return nil, fmt.Errorf("no upstream resolver is set")
+}
+
+// tasks are what runs of the groups.
+func (o *outside) tasks() []lifecycle.Task {
+	tasks := []lifecycle.Task{{Name: "renewing answers", Run: o.run}}
+	for name, g := range o.groups {
+		tasks = append(tasks, lifecycle.Task{Name: "upstream " + name, Run: g.resolvers.Run})
+	}
+	return tasks
+}
+
+func (o *outside) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			for _, g := range o.groups {
+				g.Wait()
+			}
+			return nil
+		case r := <-o.renew:
+			r.source.Renew(ctx, r.q)
+		}
+	}
+}
+
+// under returns what tells names that are to be forgotten: one name, or with
+// suffix all under it too; all names if there is none.
+func under(name string, suffix bool) (func(string) bool, error) {
+	if name == "" {
+		return func(string) bool { return true }, nil
+	}
+	want, err := wireName(name)
+	if err != nil {
+		return nil, err
+	}
+	if !suffix {
+		return func(n string) bool { return n == want }, nil
+	}
+	return func(n string) bool {
+		for strings.HasSuffix(n, want) {
+			if len(n) == len(want) {
+				return true
+			}
+			n = n[1+n[0]:]
+		}
+		return false
+	}, nil
 }

@@ -61,9 +61,11 @@ type Gateway struct {
 	Journal func() uint64
 	// Tally returns where answers of a kind are counted.
 	Tally func(as Action, policy string, rcode int) *atomic.Uint64
-	// Record remembers what became of a question, if its policy wants that. The
-	// record is its own only until it returns.
+	// Record remembers what became of a question, if its policy wants that, and
+	// Repeat what was answered by Quick. The record is their own only until they
+	// return.
 	Record func(*Record)
+	Repeat func(*Record)
 	Now    func() time.Time
 }
 
@@ -95,7 +97,7 @@ func (g *Gateway) Handle(ctx context.Context, c *listen.Client, req []byte) []by
 	a.known = g.who(c, in.option, a.now)
 	o := a.answer(ctx, c.Addr.Addr())
 	resp = in.pack(o)
-	a.record(o, c, len(resp))
+	a.record(o, c, req, resp)
 	if g.Quick != nil {
 		a.keep(o, resp)
 	}
@@ -348,16 +350,20 @@ func (a *asking) forbidden(sections ...[]dns.RR) (netip.Addr, bool) {
 }
 
 // record tells what became of the question.
-func (a *asking) record(o *outcome, from *listen.Client, size int) {
+func (a *asking) record(o *outcome, from *listen.Client, req, resp []byte) {
 	if a.g.Tally != nil {
-		a.g.Tally(o.action, a.rule(), o.rcode).Add(1)
+		rcode := o.rcode
+		if o.silent {
+			rcode = -1
+		}
+		a.g.Tally(o.action, a.rule(), rcode).Add(1)
 	}
 	blocked := o.action == Blocked || o.action == Denied
 	if a.g.Record == nil || !a.logging().Wants(blocked, rand.Uint64()) {
 		return
 	}
 	r := a.recordOf(o)
-	r.Time, r.Took, r.Client, r.Size = a.now, a.g.now().Sub(a.now), *from, size
+	r.Time, r.Took, r.Client, r.Query, r.Reply = a.now, a.g.now().Sub(a.now), *from, req, resp
 	r.Kind = a.asker.Kind
 	r.who(&a.asker)
 	a.g.Record(&r)
@@ -379,14 +385,14 @@ func (a *asking) recordOf(o *outcome) Record {
 		if a.upstream.Kept {
 			r.From = FromCache
 		}
-		r.Stale = a.upstream.Stale
+		r.Stale, r.Group = a.upstream.Stale, a.decision.Then.Upstream
 	}
 	return r
 }
 
 // who puts into a record who asked.
 func (r *Record) who(a *policy.Asker) {
-	r.Asker, r.Device = "", a.Device
+	r.Asker, r.Who = "", *a
 	if a.Device != nil {
 		r.Asker = string(a.Device.ID)
 	}

@@ -81,7 +81,7 @@ func (g *Gateway) Fast(c *listen.Client, q *wire.Question, out []byte) (resp []b
 	start := len(out)
 	out = e.Answer.Append(out, q, wire.Span{Age: age(now.Sub(e.Stored)), Least: e.Note.least, Most: e.Note.most})
 	out = wire.AppendOPT(out, start, q, e.Rcode, &e.Why)
-	g.again(e, c, p, q, len(out)-start)
+	g.again(e, c, p, q, out[start:])
 	return out, true
 }
 
@@ -107,18 +107,19 @@ func (g *Gateway) used(e *packed.Entry[memo], now time.Time) {
 }
 
 // again counts and remembers an answer that was given again.
-func (g *Gateway) again(e *packed.Entry[memo], c *listen.Client, p *known, q *wire.Question, size int) {
+func (g *Gateway) again(e *packed.Entry[memo], c *listen.Client, p *known, q *wire.Question, reply []byte) {
 	if e.Note.tally != nil {
 		e.Note.tally.Add(1)
 	}
-	if g.Record == nil || !e.Note.log.Wants(e.Note.blocked, rand.Uint64()) {
+	if g.Repeat == nil || !e.Note.log.Wants(e.Note.blocked, rand.Uint64()) {
 		return
 	}
 	r := g.Quick.records.Get().(*Record)
 	*r = *e.Note.record
-	r.Time, r.Client, r.Kind, r.Size, r.From = c.At, *c, p.asker.Kind, size, FromPacked
+	r.Time, r.Client, r.Kind, r.From, r.Query, r.Reply = c.At, *c, p.asker.Kind, FromPacked, q.Req, reply
 	r.who(&p.asker)
-	g.Record(r)
+	g.Repeat(r)
+	*r = Record{}
 	g.Quick.records.Put(r)
 }
 

@@ -112,7 +112,7 @@ type Record struct {
 	Client   listen.Client
 	Asker    string // device id, or the name of a node
 	Kind     device.Kind
-	Device   *device.Device // nil: not known
+	Who      policy.Asker
 	Question Question
 	Action   Action
 	Policy   string
@@ -123,8 +123,10 @@ type Record struct {
 	Addr     netip.Addr // of a steered answer
 	From     From
 	Stale    bool
-	Size     int   // bytes of the answer
-	Hops     Facts // that the decision was made by
+	Group    string // of upstream resolvers that was asked; empty: none, or by the name
+
+	Query, Reply []byte // the messages
+	Hops         Facts  // that the decision was made by
 }
 
 // question reads the name and types of a question.

@@ -15,23 +15,18 @@ package cache
 
 import (
 	"hash/maphash"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
 
+	"github.com/starferry/starferry/resolver/upstream"
 	"github.com/starferry/starferry/resolver/wire"
 )
 
 // A Question is what an upstream resolver is asked.
-type Question struct {
-	Name        string // in wire form, lower case, root label included
-	Type, Class uint16
-	DO, CD      bool
-	ECS         netip.Prefix // RFC 7871; zero: none
-}
+type Question = upstream.Question
 
 // A Key names an answer.
 type Key struct {

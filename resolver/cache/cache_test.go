@@ -13,6 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/starferry/starferry/resolver/upstream"
 	"github.com/starferry/starferry/resolver/wire"
 )
 
@@ -41,7 +42,7 @@ func answer(t testing.TB, rcode int, records ...string) *dns.Msg {
 const soa = "example.com. %d IN SOA ns.example.com. host.example.com. 1 2 3 4 %d"
 
 func question(t testing.TB, name string) Question {
-	q, err := QuestionOf(new(dns.Msg).SetQuestion(name, dns.TypeA))
+	q, err := upstream.QuestionOf(new(dns.Msg).SetQuestion(name, dns.TypeA))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/starferry/starferry/resolver/upstream"
 	"github.com/starferry/starferry/resolver/wire"
 )
 
@@ -215,7 +216,7 @@ func (s *Source) Wait() { s.work.Wait() }
 // Message answers a question in the library's form. Of m only the question, the DO
 // and the CD bit are looked at. The answer is the caller's.
 func (s *Source) Message(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
-	q, err := QuestionOf(m)
+	q, err := upstream.QuestionOf(m)
 	if err != nil {
 		return nil, err
 	}
@@ -226,21 +227,4 @@ func (s *Source) Message(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
 	reply := r.Msg()
 	reply.Id = m.Id
 	return reply, nil
-}
-
-// QuestionOf returns the question in a message.
-func QuestionOf(m *dns.Msg) (Question, error) {
-	if len(m.Question) != 1 {
-		return Question{}, fmt.Errorf("%d questions in one message", len(m.Question))
-	}
-	var name [256]byte
-	n, err := dns.PackDomainName(dns.CanonicalName(m.Question[0].Name), name[:], 0, nil, false)
-	if err != nil {
-		return Question{}, fmt.Errorf("%q is no name: %w", m.Question[0].Name, err)
-	}
-	q := Question{Name: string(name[:n]), Type: m.Question[0].Qtype, Class: m.Question[0].Qclass, CD: m.CheckingDisabled}
-	if o := m.IsEdns0(); o != nil {
-		q.DO = o.Do()
-	}
-	return q, nil
 }
