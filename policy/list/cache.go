@@ -1,0 +1,148 @@
+package list
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"sync"
+	"weak"
+
+	"github.com/starferry/starferry/policy/match"
+)
+
+// A Sum is the SHA-256 of a list's text.
+type Sum [sha256.Size]byte
+
+// An Opener opens the file of a list.
+type Opener func(path string) (io.ReadCloser, error)
+
+// A Cache spares those who read their lists again the building of sets whose
+// text has not changed: it is read and hashed, and where the sum is the same the
+// set is the one of before. A cache holds no set in memory that nobody else
+// holds: what the last policy that used a list let go is built anew.
+//
+// The zero value is ready; nil is a cache that remembers nothing. It is safe for
+// concurrent use.
+type Cache struct {
+	names    shelf[match.Names]
+	networks shelf[match.Networks]
+}
+
+// Names returns the list of names that lies at path, and the sum of its text.
+func (c *Cache) Names(s Source, path string, open Opener) (*match.Names, Stats, Sum, error) {
+	var on *shelf[match.Names]
+	if c != nil {
+		on = &c.names
+	}
+	return load(on, s, path, open, s.Names)
+}
+
+// Networks returns the list of networks that lies at path, and the sum of its text.
+func (c *Cache) Networks(s Source, path string, open Opener) (*match.Networks, Stats, Sum, error) {
+	var on *shelf[match.Networks]
+	if c != nil {
+		on = &c.networks
+	}
+	return load(on, s, path, open, s.Networks)
+}
+
+// A shelf holds the sets of one kind.
+type shelf[T any] struct {
+	mu   sync.Mutex
+	sets map[shelfKey]kept[T]
+}
+
+// A shelfKey is where a list lies and all that decides what is made of its text.
+type shelfKey struct {
+	path, format, except string
+	minLabels            int
+}
+
+type kept[T any] struct {
+	set   weak.Pointer[T]
+	stats Stats
+	sum   Sum
+}
+
+// find returns the set that was made of a list, nil if there is none any more.
+func (s *shelf[T]) find(k shelfKey) (*T, kept[T]) {
+	if s == nil {
+		return nil, kept[T]{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.sets[k]
+	return was.set.Value(), was
+}
+
+// put keeps a set, and forgets those that are gone.
+func (s *shelf[T]) put(k shelfKey, is kept[T]) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for old, was := range s.sets {
+		if was.set.Value() == nil {
+			delete(s.sets, old)
+		}
+	}
+	if s.sets == nil {
+		s.sets = map[shelfKey]kept[T]{}
+	}
+	s.sets[k] = is
+}
+
+// load returns what was made of the text that lies at path if that is still the
+// same, and else makes it with read.
+func load[T any](on *shelf[T], s Source, path string, open Opener, read func(io.Reader) (*T, Stats, error)) (*T, Stats, Sum, error) {
+	k := shelfKey{path, s.Format, strings.Join(s.Except, "\n"), s.MinLabels}
+	if set, was := on.find(k); set != nil {
+		sum, err := sumOf(path, open, s.drain)
+		if err != nil || sum == was.sum {
+			was.stats.name = s.Name
+			return set, was.stats, sum, err
+		}
+	}
+	var set *T
+	var stats Stats
+	sum, err := sumOf(path, open, func(r io.Reader) (err error) {
+		set, stats, err = read(r)
+		return err
+	})
+	if err != nil {
+		return nil, stats, sum, err
+	}
+	on.put(k, kept[T]{weak.Make(set), stats, sum})
+	return set, stats, sum, nil
+}
+
+// sumOf opens a file, passes it to take, and returns the sum of what that read.
+func sumOf(path string, open Opener, take func(io.Reader) error) (sum Sum, err error) {
+	f, err := open(path)
+	if err != nil {
+		return sum, err
+	}
+	defer f.Close() // only read from
+	h := sha256.New()
+	err = take(io.TeeReader(f, h))
+	h.Sum(sum[:0])
+	return sum, err
+}
+
+// drain reads to the end.
+func (s Source) drain(r io.Reader) error {
+	buf := make([]byte, buffered)
+	for {
+		switch _, err := r.Read(buf); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("reading list %s: %w", s.Name, err)
+		}
+		runtime.Gosched()
+	}
+}
