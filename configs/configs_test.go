@@ -300,7 +300,7 @@ func FuzzRead(f *testing.F) {
 		}
 		if devices, err := ReadDevices("devices.yaml", src); err == nil {
 			for _, d := range devices {
-				if d.ID == "" || d.Kind == device.ByWireGuard && (d.Key.IsZero() || len(d.Overlay) == 0) || d.Kind == device.ByNetwork && len(d.LAN) == 0 {
+				if d.ID == "" || d.Kind == device.Unidentified || d.Kind == device.ByWireGuard && (d.Key.IsZero() || len(d.Overlay) == 0) || d.Kind == device.ByNetwork && len(d.LAN) == 0 {
 					t.Errorf("incomplete device without an error: %+v", d)
 				}
 			}

@@ -8,15 +8,18 @@ import (
 	"github.com/starferry/starferry/internal/yamlpos"
 )
 
-// readDevices reads machines, which are known by their WireGuard key, and
-// networks, whose machines are known only by where they are.
+// readDevices reads machines, which are known by their WireGuard key or another
+// mark of theirs, and networks, whose machines are known only by where they are.
 func (r *reader) readDevices(m *yamlpos.Map) (out []*device.Device) {
-	names, keys := firsts{}, firsts{}
+	names := firsts{}
+	seen := map[string]firsts{"key": {}, "token": {}, "server_name": {}, "mac": {}, "cpe_id": {}}
 	m.Maps("devices", func(m *yamlpos.Map) {
 		d := r.readMachine(m)
 		names.note(m, "name", string(d.ID))
-		if !d.Key.IsZero() {
-			keys.note(m, "key", d.Key.String())
+		for key, val := range map[string]string{
+			"key": said(d.Key), "token": said(d.Token), "server_name": d.ServerName, "mac": said(d.MAC), "cpe_id": d.CPE,
+		} {
+			seen[key].note(m, key, val)
 		}
 		out = append(out, d)
 	})
@@ -29,8 +32,22 @@ func (r *reader) readDevices(m *yamlpos.Map) (out []*device.Device) {
 	return out
 }
 
+// said is a value as text, and nothing for a zero one.
+func said[T interface {
+	comparable
+	String() string
+}](v T) string {
+	var zero T
+	if v == zero {
+		return ""
+	}
+	return v.String()
+}
+
+// readMachine reads a machine. It sends by a link, with key and addresses; one
+// without is known by something else, and can ask and no more.
 func (r *reader) readMachine(m *yamlpos.Map) *device.Device {
-	m.Require("name", "key", "addresses")
+	m.Require("name")
 	d := &device.Device{
 		ID:       device.ID(yamlpos.Read(m, "name", "", parseName)),
 		Kind:     device.ByWireGuard,
@@ -48,8 +65,51 @@ func (r *reader) readMachine(m *yamlpos.Map) *device.Device {
 			r.claim(item, p, owner{devicesFile, string(d.ID)}, machine, true)
 		}
 	}
+	d.Marks = readMarks(m, string(d.ID))
+	checkEvidence(m, d)
 	m.Done()
 	return d
+}
+
+// readMarks reads what a machine may be known by besides its key.
+func readMarks(m *yamlpos.Map, name string) device.Marks {
+	return device.Marks{
+		Token: yamlpos.Read(m, "token", device.TokenHash{}, device.ParseTokenHash),
+		ServerName: yamlpos.Read(m, "server_name", "", func(s string) (string, error) {
+			switch on, err := yamlpos.Bool(s); {
+			case err != nil:
+				return device.ParseServerName(s)
+			case !on:
+				return "", nil
+			}
+			return device.ParseServerName(name)
+		}),
+		MAC: yamlpos.Read(m, "mac", device.MAC{}, device.ParseMAC),
+		CPE: yamlpos.Read(m, "cpe_id", "", device.ParseCPE),
+	}
+}
+
+// checkEvidence holds that a machine can be known, and that one with a link has
+// both the key that it is known by and the addresses that it sends from.
+func checkEvidence(m *yamlpos.Map, d *device.Device) {
+	if m.Has("key") || m.Has("addresses") {
+		m.Require("key", "addresses")
+		return
+	}
+	d.Kind = d.Evidence()
+	for _, key := range []string{"token", "mac", "cpe_id"} {
+		if m.Has(key) {
+			return
+		}
+	}
+	if d.ServerName == "" && (!m.Has("server_name") || isOff(m.Node("server_name"))) {
+		m.Errorf("add key and addresses of its link, or one of token, server_name, mac and cpe_id", "nothing is said by which this machine is known")
+	}
+}
+
+func isOff(n *yamlpos.Node) bool {
+	on, err := yamlpos.Bool(n.Text())
+	return err == nil && !on
 }
 
 func (r *reader) readNetwork(m *yamlpos.Map) *device.Device {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/starferry/starferry/device"
 )
 
 func listens(list ...string) (out []netip.AddrPort) {
@@ -104,6 +106,39 @@ func TestExampleCommentedOut(t *testing.T) {
 	same(t, "plain servers", g.Upstreams[0].Servers, nil)
 	same(t, "domains", g.Upstreams[1].Domains, []string{"corp.example", "10.in-addr.arpa"})
 	same(t, "etcd", len(g.Etcd.Endpoints), 2)
+}
+
+// What the example shows of machines without a link.
+func TestExampleMarks(t *testing.T) {
+	src, err := Examples.ReadFile("devices.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := regexp.MustCompile(`(?m)^  # ((?:- |  )[a-z_]+:( .*)?)$`).ReplaceAllString(string(src), "  $1")
+	devices, err := ReadDevices("devices.yaml", []byte(text))
+	if err != nil || len(devices) != 4 {
+		t.Fatalf("%d devices: %v", len(devices), err)
+	}
+	phone := devices[2]
+	same(t, "kind", phone.Kind, device.ByToken)
+	same(t, "marks", phone.Marks, device.Marks{
+		Token: device.HashToken("test"), ServerName: "alice-phone", MAC: device.MAC{2, 0, 0x5e, 0x10, 0, 1}, CPE: "desk-7",
+	})
+}
+
+func TestKindOfMarks(t *testing.T) {
+	for mark, want := range map[string]device.Kind{
+		`key: "TfgIWGySF6SzBZHpvs7ZFdLR31mdWLYr+4qbG7igPFc=", addresses: 100.72.1.10, cpe_id: a`: device.ByWireGuard,
+		"token: sha256:" + strings.Repeat("0f", 32) + ", server_name: a":                         device.ByToken,
+		"server_name: other, cpe_id: a":                                                          device.ByServerName,
+		"mac: 02-00-5E-10-00-01":                                                                 device.ByOption,
+		"cpe_id: a":                                                                              device.ByOption,
+	} {
+		devices, err := ReadDevices("devices.yaml", []byte("devices: [{name: a, "+mark+"}]\n"))
+		if err != nil || devices[0].Kind != want {
+			t.Errorf("%s: %+v, %v, want %v", mark, devices, err, want)
+		}
+	}
 }
 
 func TestSwitches(t *testing.T) {

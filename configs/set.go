@@ -213,6 +213,7 @@ func (f *fleet) settle() {
 		}
 		if d.gateway != nil {
 			f.checkLAN(d)
+			f.checkMarks(d)
 		}
 	}
 	for _, d := range f.docs {
@@ -233,6 +234,26 @@ func (f *fleet) checkLAN(d *doc) {
 		if net.RoutesPool {
 			devices.warn(net.At, "network %s routes the pool, but gateway %s has no lan: its packets will not arrive",
 				net.ID, d.gateway.Name)
+		}
+	}
+}
+
+// checkMarks warns of machines that can only be known by what their gateway
+// does not look at.
+func (f *fleet) checkMarks(d *doc) {
+	devices := f.find(d.gateway.Devices)
+	if devices == nil {
+		return
+	}
+	g := d.gateway
+	https := len(g.HTTPS.Listen)+len(g.HTTPS.BehindProxy) > 0
+	tls := len(g.TLS)+len(g.HTTPS.Listen) > 0
+	for _, m := range devices.devices {
+		tokens, names := !m.Token.IsZero() && https, m.ServerName != "" && g.ServerName != "" && tls
+		options := (!m.MAC.IsZero() || m.CPE != "") && len(g.Forwarders) > 0
+		if m.Key.IsZero() && m.Marks != (device.Marks{}) && !tokens && !names && !options {
+			devices.warn(m.At, "gateway %s does not look at what %s is known by: a token needs dns.https, a server name dns.server_name, "+
+				"mac and cpe_id dns.forwarders", g.Name, m.ID)
 		}
 	}
 }

@@ -67,15 +67,15 @@ type Kind uint8
 const (
 	Unidentified  Kind = iota
 	ByNetwork          // the source address is in a configured network
-	ByServerName       // the name asked for in DoT or DoH
 	ByOption           // an EDNS option of a configured forwarder
+	ByServerName       // the name asked for in DoT or DoH
 	ByBinding          // a source address bound by a recent report
 	ByToken            // a device token in the DoH path
 	ByCertificate      // a client certificate
 	ByWireGuard        // the key of the link that the query came over
 )
 
-var kinds = [...]string{"none", "network", "server-name", "edns-option", "bound-source", "token", "certificate", "wireguard"}
+var kinds = [...]string{"none", "network", "edns-option", "server-name", "bound-source", "token", "certificate", "wireguard"}
 
 func (k Kind) String() string { return kinds[k] }
 
@@ -108,9 +108,10 @@ func ParseKind(s string) (Kind, error) {
 // be modified; copy one, change the copy, put that.
 type Device struct {
 	ID      ID
-	Kind    Kind           // the evidence by which it sends packets: ByWireGuard or ByNetwork
-	Key     Key            // zero for a network
+	Kind    Kind           // the evidence by which it sends packets, ByWireGuard or ByNetwork; of a machine without a key, by which it asks
+	Key     Key            // zero for a network, and for a machine without a link
 	Overlay []netip.Prefix // the sources that its packets carry inside the fleet; single addresses for a machine
+	Marks
 
 	LAN        []netip.Prefix // a network's own addresses; LAN[i] is mapped 1:1 onto Overlay[i] where one is given
 	RoutesPool bool           // a network that routes the virtual addresses to the gateway

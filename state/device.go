@@ -77,8 +77,8 @@ func place(d *device.Device) string {
 }
 
 // ReplaceDevices makes the table hold exactly these devices. Rows that are the
-// same stay as they are. Two devices with one ID, one key, one range of their
-// own, or overlay ranges that overlap are an error, which holds a [*Conflict]
+// same stay as they are. Two devices with one ID, one key, one mark, one range of
+// their own, or overlay ranges that overlap are an error, which holds a [*Conflict]
 // for each pair; then nothing is changed.
 func (t Tx) ReplaceDevices(devices []*device.Device) error {
 	gone := map[device.ID]*device.Device{}
@@ -133,6 +133,7 @@ func conflicts(devices []*device.Device) error {
 		}
 		ids[d.ID], owners[d.Key] = d, d
 	}
+	errs = append(errs, sameMarks(devices)...)
 	errs = append(errs, overlaps(devices)...)
 	return errors.Join(append(errs, twins(devices)...)...)
 }

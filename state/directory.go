@@ -5,8 +5,6 @@ import (
 	"net/netip"
 
 	"github.com/gaissmai/bart"
-
-	"github.com/starferry/starferry/device"
 )
 
 // A Directory says who sends from an address and how that device stands. It is
@@ -16,6 +14,7 @@ type Directory struct {
 	view    View // holds the entries
 	sources *bart.Table[*Entry]
 	offices *bart.Table[*office]
+	marks   *bart.Table[*Entry] // by the places of marks.go
 }
 
 // An office is one range of a network's own addresses, and the overlay range
@@ -26,7 +25,7 @@ type office struct {
 }
 
 func emptyDirectory(v View) *Directory {
-	return &Directory{view: v, sources: new(bart.Table[*Entry]), offices: new(bart.Table[*office])}
+	return &Directory{view: v, sources: new(bart.Table[*Entry]), offices: new(bart.Table[*office]), marks: new(bart.Table[*Entry])}
 }
 
 // BySource returns the entry of the device, or network, that sends from an
@@ -62,9 +61,6 @@ func (d *Directory) ToLAN(overlay netip.Addr) (own netip.Addr, ok bool) {
 	return netip.Addr{}, false
 }
 
-// ByID returns the entry of a device.
-func (d *Directory) ByID(id device.ID) (*Entry, bool) { return one(d.view.tx, entryByID, id) }
-
 // All ranges over all entries in the order of their IDs.
 func (d *Directory) All() iter.Seq[*Entry] { return all(d.view.tx, entryByID) }
 
@@ -98,7 +94,7 @@ func splice(to, from []byte, bits int) {
 	}
 }
 
-// without takes the addresses of an entry out of the tables that are being
+// without takes the addresses and marks of an entry out of the tables that are being
 // built; with puts them in. Both copy what they change and share the rest.
 func (d *Directory) without(e *Entry) {
 	for _, p := range e.Device.Overlay {
@@ -106,6 +102,9 @@ func (d *Directory) without(e *Entry) {
 	}
 	for _, p := range e.Device.LAN {
 		d.offices = d.offices.DeletePersist(p)
+	}
+	for p := range placesOf(e.Device) {
+		d.marks = d.marks.DeletePersist(p)
 	}
 }
 
@@ -119,5 +118,8 @@ func (d *Directory) with(e *Entry) {
 			o.overlay = e.Device.Overlay[i]
 		}
 		d.offices = d.offices.InsertPersist(p, o)
+	}
+	for p := range placesOf(e.Device) {
+		d.marks = d.marks.InsertPersist(p, e)
 	}
 }

@@ -129,11 +129,11 @@ func (s *Store) publish(tx *memdb.Txn, ids []device.ID, now time.Time) {
 	}
 	next := *s.directory.Load()
 	for _, st := range steps {
-		if st.old != nil && !st.sameRanges() {
+		if st.old != nil && !st.samePlaces() {
 			next.without(st.old)
 		}
 	}
-	for _, st := range steps { // after all have left: ranges may change hands
+	for _, st := range steps { // after all have left: ranges and marks may change hands
 		if st.new != nil {
 			must(t.put(entryTable, st.new))
 			next.with(st.new)
@@ -149,10 +149,10 @@ func (s *Store) publish(tx *memdb.Txn, ids []device.ID, now time.Time) {
 	}
 }
 
-// sameRanges reports whether the new entry takes exactly the old one's places
-// in the tables of addresses.
-func (st step) sameRanges() bool {
-	return st.new != nil && slices.Equal(st.old.Device.Overlay, st.new.Device.Overlay) && slices.Equal(st.old.Device.LAN, st.new.Device.LAN)
+// samePlaces reports whether the new entry takes exactly the old one's places
+// in the tables of the Directory.
+func (st step) samePlaces() bool {
+	return st.new != nil && st.old.Device.Marks == st.new.Device.Marks && slices.Equal(st.old.Device.Overlay, st.new.Device.Overlay) && slices.Equal(st.old.Device.LAN, st.new.Device.LAN)
 }
 
 // must turns the impossible, an entry that does not fit its own table, into a
