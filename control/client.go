@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -57,10 +58,22 @@ func (c Client) Reload(ctx context.Context) error {
 	return err
 }
 
-// Flush has the node empty its caches.
-func (c Client) Flush(ctx context.Context) error {
-	_, err := c.call(ctx, http.MethodPost, "/flush", nil)
-	return err
+// Flush has the node forget cached answers: of all names if there is none
+// given, of one, or with suffix of one and all under it. It returns how many
+// these were.
+func (c Client) Flush(ctx context.Context, name string, suffix bool) (int, error) {
+	b, err := c.call(ctx, http.MethodPost, "/flush", url.Values{"name": {name}, "suffix": {strconv.FormatBool(suffix)}})
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(string(b))
+}
+
+// Query has the node answer a question as that of a device, and returns the
+// answer as text.
+func (c Client) Query(ctx context.Context, q Question) (string, error) {
+	b, err := c.call(ctx, http.MethodPost, "/query", url.Values{"name": {q.Name}, "device": {q.Device}, "type": {q.Type}})
+	return string(b), err
 }
 
 // Do has the program do what it offers under the word.

@@ -1,13 +1,14 @@
 // Package control is how a running node is talked to on its own machine: HTTP
 // over a unix socket that only its owner may open.
 //
-// [Serve] answers four questions with the functions of [Handlers], and
+// [Serve] answers these questions with the functions of [Handlers], and
 // [Client] asks them:
 //
 //	GET  /status                          a [Status] in JSON
 //	GET  /explain?name=&device=&type=     text, or JSON with &form=json
 //	POST /reload                          reads the files anew; an error leaves the old in force
-//	POST /flush                           empties the caches
+//	POST /flush?name=&suffix=true         forgets cached answers: of all names, of one, or of one and all under it
+//	POST /query?name=&device=&type=       asks the node as a device would; text
 //	POST /do/WORD?...                     what else a program offers, by [Handlers].Do
 //
 // The socket is the authentication: its mode is 0600 from the moment that it
@@ -27,6 +28,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -36,7 +38,8 @@ type Handlers struct {
 	Status  func() *Status
 	Explain func(ctx context.Context, q Question) (text string, value any, err error)
 	Reload  func(ctx context.Context) error
-	Flush   func() error
+	Flush   func(name string, suffix bool) (int, error)
+	Query   func(ctx context.Context, q Question) (text string, err error)
 	Do      map[string]func(ctx context.Context, args url.Values) (text string, err error)
 	Log     *slog.Logger // of what goes wrong in serving; nil: none
 }
@@ -162,7 +165,17 @@ func (h Handlers) mux() http.Handler {
 		mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) { writeText(w, "", h.Reload(r.Context())) })
 	}
 	if h.Flush != nil {
-		mux.HandleFunc("POST /flush", func(w http.ResponseWriter, _ *http.Request) { writeText(w, "", h.Flush()) })
+		mux.HandleFunc("POST /flush", func(w http.ResponseWriter, r *http.Request) {
+			n, err := h.Flush(r.URL.Query().Get("name"), r.URL.Query().Get("suffix") == "true")
+			writeText(w, strconv.Itoa(n), err)
+		})
+	}
+	if h.Query != nil {
+		mux.HandleFunc("POST /query", func(w http.ResponseWriter, r *http.Request) {
+			args := r.URL.Query()
+			text, err := h.Query(r.Context(), Question{args.Get("name"), args.Get("device"), args.Get("type")})
+			writeText(w, text, err)
+		})
 	}
 	for word, do := range h.Do {
 		mux.HandleFunc("POST /do/"+word, func(w http.ResponseWriter, r *http.Request) {

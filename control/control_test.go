@@ -129,7 +129,7 @@ func TestAsk(t *testing.T) {
 	if text, err := c.Do(ctx, "posture", url.Values{"to": {"fail"}}); text != "now fail" {
 		t.Errorf("Do = %q, %v", text, err)
 	}
-	if err := c.Flush(ctx); err == nil || !strings.Contains(err.Error(), "cannot be asked") {
+	if _, err := c.Flush(ctx, "", false); err == nil || !strings.Contains(err.Error(), "cannot be asked") {
 		t.Errorf("Flush without handler: %v", err)
 	}
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {

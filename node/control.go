@@ -18,7 +18,7 @@ func (g *Gateway) serveControl(ctx context.Context) error {
 	return serveSocket(ctx, g.set.Control, control.Handlers{
 		Status: g.Status, Explain: g.explain, Log: g.log,
 		Reload: func(context.Context) error { return g.rules.reload("asked by the control socket") },
-		Flush:  g.dns.outside.flush,
+		Flush:  g.dns.flush,
 	})
 }
 

@@ -48,6 +48,9 @@ type Gateway struct {
 	shared   *Shared
 	postures *postures
 	dns      *gatewayDNS
+
+	bindings   bindings
+	handshakes handshakes
 }
 
 // NewGateway checks and makes a gateway. load reads its policy and devices,

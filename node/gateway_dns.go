@@ -6,11 +6,11 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/internal/lifecycle"
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver"
 	"github.com/starferry/starferry/resolver/listen"
+	"github.com/starferry/starferry/resolver/local"
 )
 
 // onLink is the name of the listener on the node's own address, which only the
@@ -24,49 +24,107 @@ type gatewayDNS struct {
 	g       *Gateway
 	handler *resolver.Gateway
 	server  *listen.Server
+	who     *identifier
 	outside *outside
+	queries *queries
+	certs   *listen.Certificates // nil: nothing is encrypted
+	page    *blockPage
 }
 
+// quickShare is which part of the cache's bytes answers take that are given
+// again without deciding.
+const quickShare = 3
+
 func newGatewayDNS(g *Gateway) (*gatewayDNS, error) {
-	up, err := newOutside(g.set.Upstreams, &g.near)
+	set := &g.set.DNS
+	d := &gatewayDNS{g: g}
+	below := set.Cache
+	below.Size -= below.Size / quickShare
+	var err error
+	if d.outside, err = newOutside(g.set.Upstreams, below, &g.near); err != nil {
+		return nil, err
+	}
+	if d.who, err = g.newIdentifier(); err != nil {
+		return nil, err
+	}
+	if d.queries, err = newQueries(g); err != nil {
+		return nil, err
+	}
+	names, err := g.localNames()
 	if err != nil {
 		return nil, err
 	}
-	d := &gatewayDNS{g: g, outside: up}
-	d.handler = &resolver.Gateway{
+	d.page = newBlockPage(set.BlockPage, g.log)
+	d.handler = d.makeHandler(names)
+	if set.Cache.Size > 0 {
+		d.handler.Quick = resolver.NewQuick(int(set.Cache.Size / quickShare))
+	}
+	d.server = &listen.Server{Handle: d.handler.Handle, Fast: d.handler.Fast, Log: g.log, Limits: limits(set.Limits)}
+	if d.server.Guard, err = newGuard(set); err != nil {
+		return nil, err
+	}
+	return d, d.loadCertificates()
+}
+
+func (d *gatewayDNS) makeHandler(names *local.Table) *resolver.Gateway {
+	g, set := d.g, &d.g.set.DNS
+	h := &resolver.Gateway{
 		Name:      g.set.Name,
-		Identify:  d.identify,
+		Identify:  d.who.identify,
+		Moment:    func() resolver.Moment { return resolver.Moment{Directory: g.store.Directory()} },
+		Epoch:     func() uint64 { return g.moved.Load() + 1 },
 		Node:      d.node,
 		Version:   g.near.Version,
 		Policy:    g.rules.now,
-		Upstream:  up.ask,
+		Local:     names.Lookup,
+		Upstream:  d.outside.ask,
+		Renew:     d.outside.again,
 		Ask:       d.ask,
 		Lease:     d.lease,
 		Forbidden: g.forbidden,
+		Private:   newRebinding(set.Rebinding, g.set.Upstreams).refuses,
+		Page:      set.BlockPage.Address,
 		PTR:       d.ptr,
 		Peek:      d.peek,
 		Journal:   g.labels.table.Journal,
 		Explain:   g.explainLines,
-		Record:    g.records.decision,
+		Says:      map[string]string{},
+		Tally:     g.records.decisions.of,
+		Record:    d.queries.record,
+		Repeat:    d.queries.repeat(),
 		Now:       now,
 	}
-	d.server = &listen.Server{Handle: d.handler.Handle, Log: g.log}
-	return d, nil
+	if len(set.Forwarders) > 0 {
+		h.Forwarder = d.who.forwarders.Contains
+	}
+	for _, name := range []string{"version.bind", "version.server"} {
+		h.Says[name] = set.Chaos.Version
+	}
+	for _, name := range []string{"hostname.bind", "id.server"} {
+		h.Says[name] = set.Chaos.Hostname
+	}
+	return h
 }
 
-// tasks opens the listeners: the node's own address on the link, and those for
-// offices on the machine's.
+// tasks opens the listeners: the node's own address on the link, and those on
+// the machine's. Besides it returns what runs behind them.
 func (d *gatewayDNS) tasks() ([]lifecycle.Task, error) {
 	tasks, err := d.g.trunk.serveDNS(d.server, d.g.set.Address)
 	if err != nil {
 		return nil, err
 	}
-	for _, at := range d.g.set.Listen {
-		more, err := kernelDNS(d.server, at)
-		if err != nil {
-			return nil, err
-		}
-		tasks = append(tasks, more...)
+	outside, err := d.listenOutside()
+	if err != nil {
+		return nil, err
+	}
+	tasks = append(append(tasks, outside...), d.outside.tasks()...)
+	tasks = append(tasks, lifecycle.Task{Name: "query log", Run: d.queries.Run})
+	guard := &d.server.Guard
+	if guard.Load != nil {
+		tasks = append(tasks, lifecycle.Task{Name: "load", Run: guard.Load.Run})
+	}
+	if guard.Cookies != nil && d.g.set.DNS.Cookies.SecretFile == "" {
+		tasks = append(tasks, lifecycle.Task{Name: "cookies", Run: guard.Cookies.Run})
 	}
 	return tasks, nil
 }
@@ -88,49 +146,11 @@ func (t *trunk) serveDNS(s *listen.Server, addrs []netip.Addr) (tasks []lifecycl
 	return tasks, nil
 }
 
-func kernelDNS(s *listen.Server, at netip.AddrPort) ([]lifecycle.Task, error) {
-	// One family each: a socket on [::] must not take the place of one on 0.0.0.0.
-	family := "4"
-	if at.Addr().Is6() {
-		family = "6"
-	}
-	pc, err := net.ListenUDP("udp"+family, net.UDPAddrFromAddrPort(at))
-	if err != nil {
-		return nil, fmt.Errorf("listening for DNS on udp %v (dns.listen): %w", at, err)
-	}
-	l, err := net.ListenTCP("tcp"+family, net.TCPAddrFromAddrPort(at))
-	if err != nil {
-		pc.Close()
-		return nil, fmt.Errorf("listening for DNS on tcp %v (dns.listen): %w", at, err)
-	}
-	return dnsTasks(s, pc, l, at.String()), nil
-}
-
 func dnsTasks(s *listen.Server, pc net.PacketConn, l net.Listener, name string) []lifecycle.Task {
 	return []lifecycle.Task{
 		{Name: "dns udp " + name, Run: func(ctx context.Context) error { return s.ServeUDP(ctx, pc, name) }},
 		{Name: "dns tcp " + name, Run: func(ctx context.Context) error { return s.ServeTCP(ctx, l, name) }},
 	}
-}
-
-// identify says who asks, by the strongest evidence there is, and whether they
-// can send packets to a virtual address.
-func (d *gatewayDNS) identify(c *listen.Client) (policy.Asker, bool) {
-	dir := d.g.store.Directory()
-	src := c.Addr.Addr()
-	if c.Listener == onLink {
-		e, ok := dir.BySource(src)
-		if !ok || len(e.Device.LAN) > 0 {
-			return policy.Asker{Source: src}, false
-		}
-		return policy.Asker{Device: e.Device, Kind: device.ByWireGuard, Source: src, Verdicts: e.Verdicts}, true
-	}
-	e, overlay, ok := dir.ByLAN(src)
-	if !ok {
-		return policy.Asker{Source: src}, false
-	}
-	way := e.Device.RoutesPool && overlay != src && d.g.trunk.lan != nil
-	return policy.Asker{Device: e.Device, Kind: device.ByNetwork, Source: src, Verdicts: e.Verdicts}, way
 }
 
 // ask asks the first egress of the route that answers.
@@ -198,4 +218,18 @@ func (d *gatewayDNS) ptr(a netip.Addr) (name string, pool, ok bool) {
 		return "", true, false
 	}
 	return lease.Name(), true, true
+}
+
+// flush forgets answers: those of a name, with suffix of all under it too, or
+// all if there is none.
+func (d *gatewayDNS) flush(name string, suffix bool) (int, error) {
+	forget, err := under(name, suffix)
+	if err != nil {
+		return 0, err
+	}
+	n := d.outside.cache.Flush(forget)
+	if d.handler.Quick != nil {
+		n += d.handler.Quick.Flush(forget)
+	}
+	return n, nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/starferry/starferry/internal/lifecycle"
 	"github.com/starferry/starferry/resolver/cache"
 	"github.com/starferry/starferry/resolver/upstream"
-	"github.com/starferry/starferry/resolver/wire"
+	dnswire "github.com/starferry/starferry/resolver/wire"
 )
 
 // defaultGroup is asked for what no other group claims.
@@ -96,11 +96,11 @@ func server(s configs.Server) upstream.Server {
 }
 
 // lives returns the bounds of lives; zero for those of the cache itself.
-func lives(set configs.Cache) wire.Lives {
+func lives(set configs.Cache) dnswire.Lives {
 	if set.MaxTTL == 0 {
-		return wire.Lives{}
+		return dnswire.Lives{}
 	}
-	return wire.Lives{
+	return dnswire.Lives{
 		Least: uint32(set.MinTTL / time.Second), Most: uint32(set.MaxTTL / time.Second),
 		Negative: uint32(set.MaxNegative / time.Second), Fail: cache.DefaultLives.Fail,
 	}

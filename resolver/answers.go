@@ -52,12 +52,27 @@ func (a *asking) block() *outcome {
 		o.ns = []dns.RR{a.soa()}
 	case policy.ZeroIP:
 		a.instead(o, []netip.Addr{netip.IPv4Unspecified()}, []netip.Addr{netip.IPv6Unspecified()})
+	case policy.Page:
+		four, six := split(a.g.Page)
+		a.instead(o, four, six)
 	case policy.Address:
 		a.instead(o, then.A, then.AAAA)
 	default:
 		o.rcode = dns.RcodeRefused
 	}
 	return o
+}
+
+// split divides addresses by their family.
+func split(addrs []netip.Addr) (four, six []netip.Addr) {
+	for _, a := range addrs {
+		if a.Is4() {
+			four = append(four, a)
+		} else {
+			six = append(six, a)
+		}
+	}
+	return four, six
 }
 
 // code returns the code of the extended error that the policy chose.

@@ -26,6 +26,8 @@ const chaosBytes = 16384
 func (a *asking) chaos() *outcome {
 	name, explain := strings.CutSuffix(a.Name, explainSuffix)
 	switch {
+	case a.g.Says[a.Name] != "":
+		return a.say(func() []string { return []string{a.g.Says[a.Name]} })
 	case a.Name == whoamiName:
 		return a.say(a.whoami)
 	case !explain || name == "" || a.g.Explain == nil:

@@ -13,6 +13,7 @@ import (
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver/cache"
 	"github.com/starferry/starferry/resolver/listen"
+	"github.com/starferry/starferry/resolver/local"
 	"github.com/starferry/starferry/resolver/wire"
 )
 
@@ -43,6 +44,17 @@ type Gateway struct {
 	// Upstream answers what is allowed, from a cache if it can. The group is what
 	// the policy wants to be asked; empty: it goes by the name.
 	Upstream func(ctx context.Context, group string, q cache.Question) (cache.Reply, error)
+	// Local answers what is known here, in place of upstream.
+	Local func(name string, qtype uint16) (local.Answer, bool)
+	// Private tells addresses that an answer from outside must not hold for a
+	// name: whoever could smuggle one in would have browsers speak to what is
+	// inside (rebinding).
+	Private func(name string, a netip.Addr) bool
+	// Page is the addresses of the page that says why something is blocked.
+	Page []netip.Addr
+	// Says is what is said in class CH to names of the kind of version.bind;
+	// those without a text are refused.
+	Says map[string]string
 	// Ask asks the nodes of a route. Errors wrap ErrLinkDown or ErrNoAnswer.
 	Ask func(ctx context.Context, route string, q Question, facts Facts) (*NodeReply, error)
 	// Lease returns the virtual address of a name that a node answered for. The
@@ -85,6 +97,7 @@ type asking struct {
 
 	good        time.Duration // how long what was learnt upstream holds; zero: nothing was
 	kept, stale bool          // all of it was known before; some of it is over
+	local       bool          // it is known here
 }
 
 // Handle answers one message; see [listen.Server].
@@ -214,7 +227,10 @@ func (a *asking) reply(ctx context.Context, q Question) (cache.Reply, error) {
 	}
 	then := &a.decision.Then
 	u.ECS = then.ECS.Of(a.asker.Source)
-	r, err := a.g.Upstream(ctx, then.Upstream, u)
+	r, here, err := a.here(ctx, q)
+	if !here {
+		r, err = a.g.Upstream(ctx, then.Upstream, u)
+	}
 	if err != nil {
 		return r, err
 	}
@@ -274,7 +290,7 @@ func (a *asking) forward(ctx context.Context, as Action) *outcome {
 func (a *asking) passed(as Action, hops Facts, r *cache.Reply, plainly bool) *outcome {
 	bad, bindings := a.unwanted(r)
 	if bad.IsValid() {
-		return a.failed(edeOther, "rebinding: the answer holds "+bad.String()+", an address of this network")
+		return a.rebinding(bad)
 	}
 	o := &outcome{action: as, rcode: r.Rcode, reply: r, span: a.span(r)}
 	if a.told(o, r); plainly && !bindings {
@@ -282,7 +298,7 @@ func (a *asking) passed(as Action, hops Facts, r *cache.Reply, plainly bool) *ou
 	}
 	m := r.Msg()
 	if bad, ok := a.forbidden(m.Answer, m.Extra); ok {
-		return a.failed(edeOther, "rebinding: the answer holds "+bad.String()+", an address of this network")
+		return a.rebinding(bad)
 	}
 	o.reply, o.ad = nil, r.AD
 	o.answer, o.ns, o.extra = inChain(m.Answer, hops), m.Ns, m.Extra
@@ -320,11 +336,29 @@ func (a *asking) failed(code uint16, why string) *outcome {
 	return (&outcome{action: Failed, rcode: dns.RcodeServerFailure}).explained(code, why)
 }
 
+// refuses reports whether an answer must not hold an address. One that says what
+// the policy wants to be asked, or what is known here, may hold private ones.
+func (a *asking) refuses(addr netip.Addr) bool {
+	if a.g.Forbidden(addr) {
+		return true
+	}
+	return a.g.Private != nil && !a.local && a.decision.Then.Upstream == "" && a.decision.Then.Action != policy.Override && a.g.Private(a.Name, addr)
+}
+
+// rebinding is the answer in place of one with an address that it must not hold.
+func (a *asking) rebinding(bad netip.Addr) *outcome {
+	whose := "an address of this network"
+	if !a.g.Forbidden(bad) {
+		whose = "a private address; if that is meant, name it in dns.rebinding.except"
+	}
+	return a.failed(edeOther, "rebinding: the answer holds "+bad.String()+", "+whose)
+}
+
 // unwanted returns an address of an answer that only the fleet may give, and
 // whether there are service bindings in it, which may hold more.
 func (a *asking) unwanted(r *cache.Reply) (bad netip.Addr, bindings bool) {
 	for rr := range r.Records {
-		if addr, ok := rr.Addr(); ok && a.g.Forbidden(addr) {
+		if addr, ok := rr.Addr(); ok && a.refuses(addr) {
 			return addr, false
 		}
 		bindings = bindings || rr.Type == wire.TypeSVCB || rr.Type == wire.TypeHTTPS
@@ -336,11 +370,11 @@ func (a *asking) unwanted(r *cache.Reply) (bad netip.Addr, bindings bool) {
 func (a *asking) forbidden(sections ...[]dns.RR) (netip.Addr, bool) {
 	for _, rrs := range sections {
 		for _, rr := range rrs {
-			if addr, ok := addressOf(rr); ok && a.g.Forbidden(addr) {
+			if addr, ok := addressOf(rr); ok && a.refuses(addr) {
 				return addr, true
 			}
 			for _, addr := range hints(rr) {
-				if a.g.Forbidden(addr) {
+				if a.refuses(addr) {
 					return addr, true
 				}
 			}

@@ -1,0 +1,47 @@
+package node
+
+import (
+	"sync"
+	"time"
+
+	"github.com/starferry/starferry/device"
+)
+
+// newIdentifier makes what says who asks.
+func (g *Gateway) newIdentifier() (*identifier, error) {
+	set := &g.set.DNS
+	forwarders, err := newForwarders(set.Forwarders)
+	if err != nil {
+		return nil, err
+	}
+	i := &identifier{
+		directory: g.store.Directory, bindings: &g.bindings, forwarders: forwarders,
+		handshake: g.lastHandshake, lan: g.set.TUN != "", now: now,
+	}
+	if set.ServerName != "" {
+		i.suffix = "." + set.ServerName
+	}
+	return i, nil
+}
+
+// handshakes keeps when devices last shook hands over their links, as of a moment
+// ago: to read that of one is to read that of all.
+type handshakes struct {
+	mu   sync.Mutex
+	read time.Time
+	last map[string]time.Time
+}
+
+// lastHandshake returns when a device last shook hands over its link.
+func (g *Gateway) lastHandshake(id device.ID) time.Time {
+	h := &g.handshakes
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if t := now(); h.last == nil || t.Sub(h.read) > time.Second {
+		h.read, h.last = t, map[string]time.Time{}
+		for _, p := range g.trunk.wires[0].dev.Status() {
+			h.last[p.Name] = p.LastHandshake
+		}
+	}
+	return h.last[string(id)]
+}
