@@ -83,11 +83,13 @@ func (l *lines) end(err error) bool {
 // uncomment takes off spaces and a comment that starts with one of the given
 // characters, at the line's beginning or after a space.
 func uncomment(line []byte, marks string) []byte {
+	starts := true // whether a comment can start here
 	for i, c := range line {
-		if (i == 0 || line[i-1] == ' ' || line[i-1] == '\t') && strings.IndexByte(marks, c) >= 0 {
+		if starts && strings.IndexByte(marks, c) >= 0 {
 			line = line[:i]
 			break
 		}
+		starts = c == ' ' || c == '\t'
 	}
 	return bytes.TrimSpace(line)
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/starferry/starferry/policy/match"
 )
 
 const zoneFile = `$TTL 300
@@ -148,6 +150,23 @@ func TestLongLine(t *testing.T) {
 	set, stats, err := Names("plain", strings.NewReader(text), "l")
 	if err != nil || set.Len() != 1 || stats.Bad != 2 || stats.BadLines[1].Line != 3 {
 		t.Errorf("%d names, %+v, %v", set.Len(), stats, err)
+	}
+}
+
+// A record that never ends takes no more memory than its words.
+func TestOpenRecord(t *testing.T) {
+	z := new(zone)
+	none := func(match.Kind, []byte) error { return nil }
+	for _, line := range []string{"a CNAME (", "; and"} {
+		if err := z.line([]byte(line), none); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := len(z.text)
+	for range 1000 {
+		if err := z.line([]byte("  ; so on"), none); err != nil || len(z.text) != held {
+			t.Fatalf("%d bytes are held, %d before, %v", len(z.text), held, err)
+		}
 	}
 }
 

@@ -31,10 +31,14 @@ func (z *zone) line(line []byte, add adder) error {
 		z.blank = len(line) > 0 && (line[0] == ' ' || line[0] == '\t')
 		z.pending, z.text = z.pending[:0], z.text[:0]
 	}
-	z.text = append(z.text, line...) // words that lie where it lay before stay there
-	if err := z.tokens(z.text[len(z.text)-len(line):]); err != nil {
+	before, words := len(z.text), len(z.pending)
+	z.text = append(z.text, line...) // where it moves, the words so far stay as they were
+	if err := z.tokens(z.text[before:]); err != nil {
 		z.depth, z.pending = 0, z.pending[:0]
 		return err
+	}
+	if len(z.pending) == words {
+		z.text = z.text[:before]
 	}
 	if z.depth > 0 || len(z.pending) == 0 {
 		return nil

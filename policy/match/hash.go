@@ -6,37 +6,45 @@ import (
 	"strings"
 )
 
-// An entry is found by a hash of its name: a polynomial over the bytes, last
-// byte first, at a secret random point of the field of 2⁶¹-1 elements. One pass
-// over a name gives the hashes of all its suffixes, and whoever does not know
-// the point finds no name that is taken for a listed one but by chance: once in
-// 2³¹ questions to a set of a million names at worst.
+// An entry is found by a hash of its name: a polynomial over the name's bytes,
+// last byte first, at a secret random point of the field of 2⁶¹-1 elements. One
+// pass over a name gives the hashes of all its suffixes, and whoever does not
+// know the point finds no name that is taken for a listed one but by chance:
+// once in 2³¹ questions to a set of a million names at worst.
+//
+// The coefficients are words of up to seven bytes. A word ends where a label
+// begins, and begins with a bit that tells words of zeros apart.
 //
 // The point is the process's own: it differs in each run, and all sets of a run
 // share it, so that the hashes of a name serve for all of them.
 var point = 1<<32 + rand.Uint64N(prime-1<<33)
 
 const (
-	prime    = 1<<61 - 1 // a Mersenne prime: reducing is a shift and an addition
 	hashBits = 61
+	prime    = 1<<hashBits - 1 // a Mersenne prime: reducing is a shift and an addition
+
+	emptyWord = 1
+	fullWord  = 1 << 56 // words from here on are full
 )
 
-// step multiplies by the point and adds the byte, modulo the prime. To be
-// quick it leaves results of up to 8 more than the prime, which whole puts right.
-func step(hash, at uint64, c byte) uint64 {
+// step multiplies by the point and adds a word, modulo the prime. To be quick it
+// leaves results that are up to 3 above the prime, which whole puts right.
+func step(hash, at, word uint64) uint64 {
 	hi, lo := bits.Mul64(hash, at)
-	h := (lo & prime) + (hi<<3 | lo>>hashBits) + uint64(c) + 1
+	h := (lo & prime) + (hi<<3 | lo>>hashBits) + word
 	return (h & prime) + h>>hashBits
 }
 
-// whole returns the hash of the bytes that were stepped over. (Multiplying by
-// 2⁶¹/φ, made odd, gives each hash another one, with high bits that depend on
-// all bits: sets are ordered by them.)
-func whole(hash uint64) uint64 {
-	if hash >= prime {
-		hash -= prime
+// whole returns the hash of the words that were stepped over. It multiplies by
+// the point once more, or the last word, which others choose, would be seen in
+// it, and spreads the differences that are left: sets are ordered by hashes.
+func whole(hash, at uint64) uint64 {
+	h := step(hash, at, 0)
+	if h >= prime {
+		h -= prime
 	}
-	return hash * 0x13c6ef372fe94f83 & (1<<hashBits - 1)
+	h ^= h >> 30
+	return h * 0x13c6ef372fe94f83 & prime // 2⁶¹/φ
 }
 
 // maxLabels is how many labels a name of 253 bytes can have.
@@ -61,19 +69,22 @@ func (h *Hashes) reset(name string, deep int) {
 	if name == "" {
 		return
 	}
-	hash, at := uint64(0), point
+	hash, word, at := uint64(0), uint64(emptyWord), point
 	i := len(name) - 1
 	for ; i >= 0; i-- {
+		if word >= fullWord || name[i] == '.' {
+			hash, word = step(hash, at, word), emptyWord
+		}
 		if name[i] == '.' {
-			h.hash[h.labels] = whole(hash)
+			h.hash[h.labels] = whole(hash, at)
 			if h.labels++; h.labels >= deep {
 				break
 			}
 		}
-		hash = step(hash, at, name[i])
+		word = word<<8 | uint64(name[i])
 	}
 	if i < 0 {
-		h.hash[h.labels] = whole(hash)
+		h.hash[h.labels] = whole(step(hash, at, word), at)
 		h.labels++
 		return
 	}
@@ -129,24 +140,28 @@ func keyOfASCII[T string | []byte](name T) (k Key, ok bool) {
 	if end > maxName {
 		return Key{}, false
 	}
-	hash, at, label := uint64(0), point, 0
+	hash, word, at := uint64(0), uint64(emptyWord), point
+	label := end // where the label ends
 	for i := end - 1; i >= 0; i-- {
 		c := folded[name[i]]
-		if label++; c == '.' {
-			if label == 1 {
+		if c == 0 {
+			return Key{}, false
+		}
+		if word >= fullWord || c == '.' {
+			hash, word = step(hash, at, word), emptyWord
+		}
+		if c == '.' {
+			if n := label - i - 1; n == 0 || n > maxLabel {
 				return Key{}, false
 			}
 			k.labels++
-			label = 0
+			label = i
 		}
-		if c == 0 || label > maxLabel {
-			return Key{}, false
-		}
-		hash = step(hash, at, c)
+		word = word<<8 | uint64(c)
 	}
 	k.labels++
-	k.hash = whole(hash)
-	return k, label > 0
+	k.hash = whole(step(hash, at, word), at)
+	return k, label > 0 && label <= maxLabel
 }
 
 // folded holds what each byte is in a clean name, 0 for those that are in none.

@@ -5,4 +5,7 @@
 // set and swaps it in. Names are asked for in lower case and without the final
 // dot. Where several entries cover a name or an address the most specific one
 // is returned.
+//
+// Who asks many sets for a name computes its [Hashes] once for all of them, and
+// may have a [Filter] say beforehand which of its suffixes are in none.
 package match
