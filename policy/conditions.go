@@ -59,6 +59,16 @@ func (c *cond) judges() bool {
 	return c.op == opPosture || slices.ContainsFunc(c.kids, func(k cond) bool { return k.judges() })
 }
 
+// namesIn adds the sets of names that the condition looks into.
+func (c *cond) namesIn(sets map[*match.Names]bool) {
+	if c.op == opName && c.names != nil {
+		sets[c.names] = true
+	}
+	for i := range c.kids {
+		c.kids[i].namesIn(sets)
+	}
+}
+
 // A view says from where the conditions are looked at.
 type view uint8
 
@@ -78,6 +88,23 @@ type scene struct {
 	asker  view // answered or possible
 	until  *time.Time
 	trace  *Trace
+
+	filter *match.Filter
+	hashes *match.Hashes // of the name of at, once hashed is true
+	hashed bool
+}
+
+// turn turns the scene to another name of the chain.
+func (s *scene) turn(at Hop) { *s.at, s.hashed = at, false }
+
+// nameHashes returns the hashes of the scene's name, which all sets share.
+func (s *scene) nameHashes() *match.Hashes {
+	if !s.hashed {
+		s.hashes.Reset(s.at.Name)
+		s.filter.Sift(s.hashes)
+		s.hashed = true
+	}
+	return s.hashes
 }
 
 // eval returns the truth of the condition. With a trace it leaves there the
@@ -139,7 +166,7 @@ func (c *cond) any(s *scene) Truth {
 func (c *cond) leaf(s *scene) Truth {
 	switch c.op {
 	case opName:
-		_, ok := c.names.Lookup(s.at.Name)
+		_, ok := c.names.LookupHashes(s.nameHashes())
 		return truth(ok)
 	case opCountry, opNetwork:
 		return c.answer(s)

@@ -3,6 +3,8 @@ package policy
 import (
 	"fmt"
 	"time"
+
+	"github.com/starferry/starferry/policy/match"
 )
 
 // Decide decides a query in the order that the package comment tells. A
@@ -20,13 +22,14 @@ func (p *Policy) Explain(q *Query) (Decision, *Trace) {
 func (p *Policy) decide(q *Query, t *Trace) Decision {
 	var at Hop
 	var until time.Time
-	s := scene{q: q, at: &at, until: &until, trace: t}
+	var hashes match.Hashes
+	s := scene{q: q, at: &at, until: &until, trace: t, filter: p.filter, hashes: &hashes}
 	if q.Flow == nil && !q.Answered {
 		s.answer = before
 	}
 	end := len(p.rules) // the place that ends the list; there the default stands
 	for i := range q.hops() {
-		at = q.hop(i)
+		s.turn(q.hop(i))
 		k, truth := p.first(&s, end, i > 0)
 		switch {
 		case k == end:
@@ -38,7 +41,7 @@ func (p *Policy) decide(q *Query, t *Trace) Decision {
 			end = k
 		}
 	}
-	at = Hop{Name: q.Name}
+	s.turn(Hop{Name: q.Name})
 	return p.ended(&s, end)
 }
 

@@ -61,6 +61,7 @@ import (
 
 	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/internal/yamlpos"
+	"github.com/starferry/starferry/policy/match"
 )
 
 // An Action is what a policy does.
@@ -167,6 +168,7 @@ type Policy struct {
 	rules    []Rule
 	chained  []bool // whether any rule before this place looks at names or answers; one more than rules
 	fallback Then   // of the default
+	filter   *match.Filter
 
 	version  string
 	profiles []*posture.Profile
