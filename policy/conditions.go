@@ -93,6 +93,33 @@ type scene struct {
 	trace *Trace
 
 	asked, found uint64 // lists that were looked through for the name, and those that have it
+
+	filter *match.Filter
+	hashes *match.Hashes // of the name, once hashed is true
+	hashed bool
+}
+
+// turn forgets what was found out about the name before.
+func (s *scene) turn() { s.asked, s.found, s.hashed = 0, 0, false }
+
+// nameHashes returns the hashes of the scene's name, which all sets share.
+func (s *scene) nameHashes() *match.Hashes {
+	if !s.hashed {
+		s.hashes.Reset(s.at.Name)
+		s.filter.Sift(s.hashes)
+		s.hashed = true
+	}
+	return s.hashes
+}
+
+// namesIn adds the sets of names that the condition looks into.
+func (c *cond) namesIn(sets map[*match.Names]bool) {
+	if c.op == opName && c.names != nil {
+		sets[c.names] = true
+	}
+	for i := range c.kids {
+		c.kids[i].namesIn(sets)
+	}
 }
 
 // eval returns the truth of the condition. With a trace it leaves there the
@@ -167,20 +194,20 @@ func (c *cond) leaf(s *scene) Truth {
 // named looks for the name of the scene, in a list once for each name.
 func (c *cond) named(s *scene) bool {
 	if c.slot == 0 {
-		return c.covers(s.at.Name)
+		return c.covers(s)
 	}
 	bit := uint64(1) << (c.slot - 1)
 	if s.asked&bit == 0 {
 		s.asked |= bit
-		if c.covers(s.at.Name) {
+		if c.covers(s) {
 			s.found |= bit
 		}
 	}
 	return s.found&bit != 0
 }
 
-func (c *cond) covers(name string) bool {
-	_, ok := c.names.Lookup(name)
+func (c *cond) covers(s *scene) bool {
+	_, ok := c.names.LookupHashes(s.nameHashes())
 	return ok
 }
 

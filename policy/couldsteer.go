@@ -1,6 +1,10 @@
 package policy
 
-import "time"
+import (
+	"time"
+
+	"github.com/starferry/starferry/policy/match"
+)
 
 // CouldSteer reports whether there is an asker whom the policy would steer to
 // this name by this route. Nothing is known of who asks, so that conditions on
@@ -11,7 +15,7 @@ import "time"
 func (p *Policy) CouldSteer(name string, facts []Hop, route string, now time.Time) bool {
 	q := Query{Name: name, Answered: len(facts) > 0, Answer: facts, Now: now}
 	var at Hop
-	s := scene{q: &q, at: &at, until: new(time.Time), open: atScope | atType}
+	s := scene{q: &q, at: &at, until: new(time.Time), open: atScope | atType, filter: p.filter, hashes: new(match.Hashes)}
 	if !q.Answered {
 		s.open |= atAnswer
 	}

@@ -1,6 +1,10 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/starferry/starferry/policy/match"
+)
 
 // Decide decides a query in the order that the package comment tells. A
 // decision that denies nothing allocates nothing.
@@ -18,7 +22,8 @@ func (v *Scoped) decide(q *Query, t *Trace) Decision {
 	var at Hop
 	until := v.until
 	p := v.policy
-	s := scene{q: q, at: &at, until: &until, trace: t}
+	var hashes match.Hashes
+	s := scene{q: q, at: &at, until: &until, trace: t, filter: v.policy.filter, hashes: &hashes}
 	if q.Flow == nil && !q.Answered {
 		s.open = atAnswer
 	}

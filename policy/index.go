@@ -100,7 +100,7 @@ type Scoped struct {
 func (p *Policy) For(a *Asker, now time.Time) *Scoped {
 	q := Query{Asker: *a, Now: now}
 	v := &Scoped{policy: p}
-	s := scene{q: &q, at: &Hop{}, until: &v.until, open: atName | atAnswer | atType}
+	s := scene{q: &q, at: &Hop{}, until: &v.until, open: atName | atAnswer | atType, filter: p.filter, hashes: new(match.Hashes)}
 	for _, k := range p.all.open {
 		if r := &p.rules[k]; r.when == nil || r.when.eval(&s)&Yes != 0 {
 			v.open = append(v.open, k)
@@ -126,7 +126,7 @@ type walk struct {
 // walk begins a walk for the name of the scene. At names after the first one
 // policies are passed over that are not for them.
 func (v *Scoped) walk(s *scene, end int, later bool) walk {
-	s.asked, s.found = 0, 0
+	s.turn()
 	w := walk{policy: v.policy, end: end, later: later, open: v.open}
 	if s.trace != nil || !w.find(s.at.Name) {
 		w.open, w.n = v.policy.every, 0

@@ -75,9 +75,9 @@ func (c *compiler) names(name string, at yamlpos.Pos) *match.Names {
 	case !slices.Contains(list.NameFormats(), l.info.Format):
 		c.file.ErrorAt(at, fmt.Sprintf("answer: {network: %s}", name), "list %q holds networks, not names", name)
 	default:
-		c.load(l, func(r io.Reader) (stats list.Stats, err error) {
-			l.names, stats, err = l.src.Names(r)
-			return stats, err
+		c.load(l, func() (stats list.Stats, sum list.Sum, err error) {
+			l.names, stats, sum, err = c.known.Names(l.src, l.info.File, c.open)
+			return stats, sum, err
 		})
 	}
 	if l == nil {
@@ -94,9 +94,9 @@ func (c *compiler) networks(name string, at yamlpos.Pos) *match.Networks {
 	case !slices.Contains(list.NetworkFormats(), l.info.Format):
 		c.file.ErrorAt(at, fmt.Sprintf("name: {list: %s}", name), "list %q holds names, not networks", name)
 	default:
-		c.load(l, func(r io.Reader) (stats list.Stats, err error) {
-			l.nets, stats, err = l.src.Networks(r)
-			return stats, err
+		c.load(l, func() (stats list.Stats, sum list.Sum, err error) {
+			l.nets, stats, sum, err = c.known.Networks(l.src, l.info.File, c.open)
+			return stats, sum, err
 		})
 	}
 	if l == nil {
@@ -105,17 +105,17 @@ func (c *compiler) networks(name string, at yamlpos.Pos) *match.Networks {
 	return l.nets
 }
 
-// load reads the file of a list with read.
-func (c *compiler) load(l *namedList, read func(io.Reader) (list.Stats, error)) {
-	err := c.read(l.info.File, !l.hashed, func(r io.Reader) error {
-		stats, err := read(r)
-		l.info.Entries += stats.Entries
-		l.info.Bad += stats.Bad
-		for _, w := range stats.Warnings() {
-			l.warnings = append(l.warnings, fmt.Sprintf("%v: %s", l.info.At, w))
-		}
-		return err
-	})
+// load reads a list with read; the sum of its text goes into the version.
+func (c *compiler) load(l *namedList, read func() (list.Stats, list.Sum, error)) {
+	stats, sum, err := read()
+	l.info.Entries += stats.Entries
+	l.info.Bad += stats.Bad
+	for _, w := range stats.Warnings() {
+		l.warnings = append(l.warnings, fmt.Sprintf("%v: %s", l.info.At, w))
+	}
+	if !l.hashed {
+		c.hash.Write(sum[:])
+	}
 	l.hashed = true
 	if err != nil {
 		l.failed = true
@@ -124,17 +124,13 @@ func (c *compiler) load(l *namedList, read func(io.Reader) (list.Stats, error)) 
 }
 
 // read opens a file and passes it to take; what it holds goes into the version.
-func (c *compiler) read(path string, hashed bool, take func(io.Reader) error) error {
+func (c *compiler) read(path string, take func(io.Reader) error) error {
 	f, err := c.open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close() // only read from
-	var r io.Reader = f
-	if hashed {
-		r = io.TeeReader(f, c.hash)
-	}
-	return take(r)
+	return take(io.TeeReader(f, c.hash))
 }
 
 // loadUnused reads the lists that nothing names, so that their mistakes are found too.
@@ -162,7 +158,7 @@ func (c *compiler) readGeo(m *yamlpos.Map) {
 		path := yamlpos.Value(n, "", yamlpos.Word)
 		c.hasGeo = true
 		if path != "" {
-			if err := c.read(path, true, c.openGeo); err != nil {
+			if err := c.read(path, c.openGeo); err != nil {
 				n.Errorf("", "%v", err)
 			}
 		}

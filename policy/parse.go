@@ -12,6 +12,8 @@ import (
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/internal/yamlpos"
+	"github.com/starferry/starferry/policy/list"
+	"github.com/starferry/starferry/policy/match"
 	"github.com/starferry/starferry/steer/geo"
 )
 
@@ -20,6 +22,12 @@ import (
 // where paths are relative to is up to it. The error reports every mistake,
 // each with its place.
 func Parse(name string, src []byte, open func(path string) (io.ReadCloser, error)) (*Policy, error) {
+	return ParseAgain(nil, name, src, open)
+}
+
+// ParseAgain does what [Parse] does, and builds only those lists that are not
+// in the cache, which it fills.
+func ParseAgain(known *list.Cache, name string, src []byte, open func(path string) (io.ReadCloser, error)) (*Policy, error) {
 	f, root, err := yamlpos.Open(name, src)
 	if err != nil {
 		return nil, err
@@ -27,6 +35,7 @@ func Parse(name string, src []byte, open func(path string) (io.ReadCloser, error
 	c := &compiler{
 		file:     f,
 		open:     open,
+		known:    known,
 		hash:     sha256.New(),
 		lists:    map[string]*namedList{},
 		profiles: map[string]*posture.Profile{},
@@ -45,7 +54,8 @@ func Parse(name string, src []byte, open func(path string) (io.ReadCloser, error
 type compiler struct {
 	file     *yamlpos.File
 	open     func(path string) (io.ReadCloser, error)
-	hash     hash.Hash // of all sources
+	hash     hash.Hash // of all sources; of lists, of their sums
+	known    *list.Cache
 	lists    map[string]*namedList
 	geo      *geo.DB
 	hasGeo   bool
@@ -195,7 +205,19 @@ func (c *compiler) finish() *Policy {
 		}
 	}
 	p.warnings = append(p.warnings, p.unreached()...)
+	p.filter = p.filterNames()
 	return p
+}
+
+// filterNames returns a filter of all names that conditions look for.
+func (p *Policy) filterNames() *match.Filter {
+	sets := map[*match.Names]bool{}
+	for i := range p.rules {
+		if when := p.rules[i].when; when != nil {
+			when.namesIn(sets)
+		}
+	}
+	return match.NewFilter(slices.Collect(maps.Keys(sets))...)
 }
 
 // unreached says which policies stand below one that always decides.

@@ -71,6 +71,7 @@ import (
 
 	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/internal/yamlpos"
+	"github.com/starferry/starferry/policy/match"
 )
 
 // An Action is what a policy does.
@@ -188,6 +189,7 @@ type Policy struct {
 	lists    []ListInfo
 	refs
 	warnings []string
+	filter   *match.Filter // of all names that conditions look for
 }
 
 // refs are the names that the policy uses but does not define.
