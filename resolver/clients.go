@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver/listen"
 )
@@ -78,7 +79,7 @@ func (g *Gateway) who(c *listen.Client, option func(code uint16) []byte, now tim
 	p := &known{client: *c, policy: pol, moment: m, until: now.Add(remembered)}
 	p.client.Addr = netip.AddrPortFrom(c.Addr.Addr(), 0)
 	p.asker, p.way = g.Identify(c, option)
-	if pol != nil {
+	if pol != nil && p.asker.Kind != device.Unidentified { // to the policy a stranger may look like others
 		g.Quick.scopes.enter(p, now)
 	}
 	slot.Store(p)

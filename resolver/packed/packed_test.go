@@ -1,0 +1,152 @@
+package packed
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/starferry/starferry/resolver/wire"
+)
+
+func question(name string) *wire.Question {
+	return &wire.Question{Name: append(append([]byte{byte(len(name))}, name...), 0), Type: 1}
+}
+
+func entry(n int, from time.Time, life time.Duration) *Entry[int] {
+	return &Entry[int]{Note: n, Stored: from, Expiry: from.Add(life), Answer: wire.Answer{Msg: make([]byte, 64)}}
+}
+
+func TestKeys(t *testing.T) {
+	now := time.Unix(0, 0)
+	c := New[int](1 << 20)
+	asks := []struct {
+		scope uint32
+		q     wire.Question
+	}{
+		{1, *question("a")}, {2, *question("a")}, {1, *question("b")},
+		{1, wire.Question{Name: question("a").Name, Type: 28}},
+		{1, wire.Question{Name: question("a").Name, Type: 1, DO: true}},
+		{1, wire.Question{Name: question("a").Name, Type: 1, CD: true}},
+	}
+	for i := range asks {
+		c.Put(asks[i].scope, &asks[i].q, entry(i, now, time.Minute))
+	}
+	for i := range asks {
+		if e := c.Lookup(asks[i].scope, &asks[i].q, now); e == nil || e.Note != i {
+			t.Errorf("%d: got %v", i, e)
+		}
+	}
+	if e := c.Lookup(1, question("A"), now); e == nil || e.Note != 0 {
+		t.Errorf("in another letter case: got %v", e)
+	}
+	if e := c.Lookup(1, question("a"), now.Add(time.Minute)); e != nil {
+		t.Error("found after its end")
+	}
+}
+
+// FuzzModel holds the table to a map: what it finds is what was put last, and it
+// is never larger than it may be. It may forget.
+func FuzzModel(f *testing.F) {
+	f.Add(uint64(1), uint16(2000))
+	f.Fuzz(func(t *testing.T, seed uint64, steps uint16) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		c := New[int](20_000)
+		last := map[string]*Entry[int]{}
+		now := time.Unix(0, 0)
+		for i := range int(steps) {
+			now = now.Add(time.Duration(r.IntN(2000)) * time.Millisecond)
+			scope, name := uint32(1+r.IntN(3)), fmt.Sprint(r.IntN(40))
+			key := fmt.Sprint(scope, name)
+			switch r.IntN(10) {
+			case 0, 1, 2, 3:
+				e := entry(i, now, time.Duration(r.IntN(60))*time.Second)
+				c.Put(scope, question(name), e)
+				last[key] = e
+			case 4:
+				c.Flush(func(n string) bool { return n == string(question(name).Name) })
+				for s := range uint32(4) {
+					delete(last, fmt.Sprint(s, name))
+				}
+			default:
+				if e := c.Lookup(scope, question(name), now); e != nil && (e != last[key] || !now.Before(e.Expiry)) {
+					t.Fatalf("found %v, the last was %v", e, last[key])
+				}
+			}
+			n, bytes := c.Size()
+			if bytes > 20_000 {
+				t.Fatalf("%d bytes", bytes)
+			}
+			sum := int64(0)
+			for i := range c.slots {
+				if e := c.slots[i].Load(); e != nil {
+					sum += e.size()
+				}
+			}
+			if sum != int64(bytes) || n*overhead > bytes {
+				t.Fatalf("%d entries, %d bytes counted, %d there", n, bytes, sum)
+			}
+		}
+	})
+}
+
+func TestWhatIsUsedStays(t *testing.T) {
+	now := time.Unix(0, 0)
+	c := New[int](100_000)
+	c.Put(1, question("used"), entry(1, now, time.Hour))
+	for i := range 10_000 {
+		c.Lookup(1, question("used"), now)
+		c.Put(1, question(fmt.Sprint(i)), entry(2, now, time.Hour))
+	}
+	if c.Lookup(1, question("used"), now) == nil {
+		t.Error("given up though it was used all the time")
+	}
+	if n, _ := c.Size(); n < 50 {
+		t.Errorf("only %d entries", n)
+	}
+}
+
+func TestConcurrency(t *testing.T) {
+	c := New[int](50_000)
+	now := time.Unix(0, 0)
+	var work sync.WaitGroup
+	for g := range 4 {
+		work.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(g), 0))
+			for range 5000 {
+				n := r.IntN(200)
+				if r.IntN(3) == 0 {
+					c.Put(1, question(fmt.Sprint(n)), entry(n, now, time.Hour))
+				} else if e := c.Lookup(1, question(fmt.Sprint(n)), now); e != nil && e.Note != n {
+					t.Errorf("asked for %d, got %d", n, e.Note)
+				}
+			}
+		})
+	}
+	work.Wait()
+}
+
+func TestLookupAllocatesNothing(t *testing.T) {
+	c := New[int](1 << 20)
+	now := time.Unix(0, 0)
+	q := question("a")
+	c.Put(1, q, entry(1, now, time.Hour))
+	if n := testing.AllocsPerRun(100, func() { c.Lookup(1, q, now) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	c := New[int](64 << 20)
+	now := time.Unix(0, 0)
+	var qs []*wire.Question
+	for i := range 10_000 {
+		qs = append(qs, question(fmt.Sprintf("name-%d", i)))
+		c.Put(1, qs[i], entry(i, now, time.Hour))
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		c.Lookup(1, qs[i%len(qs)], now)
+	}
+}

@@ -1,0 +1,236 @@
+package resolver
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver/listen"
+	"github.com/starferry/starferry/resolver/wire"
+)
+
+// A quickFleet has a gateway that answers again what it answered before, and
+// things about it that change.
+type quickFleet struct {
+	*fleet
+	time   time.Time
+	moment uint64
+	epoch  uint64
+	rules  *policy.Policy
+}
+
+func newQuickFleet(t testing.TB) *quickFleet {
+	f := &quickFleet{fleet: newFleet(t), time: start, epoch: 1, rules: parsePolicy(t, testPolicy)}
+	f.Quick = NewQuick(1 << 20)
+	f.Upstream = cached(f.up.resolve)
+	f.Now = func() time.Time { return f.time }
+	f.Moment = func() Moment { return Moment{Bindings: f.moment} }
+	f.Epoch = func() uint64 { return f.epoch }
+	f.Policy = func() *policy.Policy { return f.rules }
+	f.Repeat = func(r *Record) { again := *r; f.records = append(f.records, &again) }
+	return f
+}
+
+// fast asks for what was answered before.
+func (f *quickFleet) fast(t testing.TB, who string, req []byte) (resp []byte, ok bool) {
+	t.Helper()
+	q, plain := wire.Parse(req)
+	if !plain {
+		t.Fatal("not plain")
+	}
+	q.Size = 1232
+	c := &listen.Client{Addr: people[who].from, Listener: "test", Transport: listen.UDP, At: f.time}
+	return f.Fast(c, &q, nil)
+}
+
+func packQuestion(t testing.TB, name string, qtype uint16, change func(*dns.Msg)) (*dns.Msg, []byte) {
+	t.Helper()
+	m := new(dns.Msg).SetQuestion(name, qtype)
+	if change != nil {
+		change(m)
+	}
+	b, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, b
+}
+
+// What is given again is what was decided: for everybody, every kind of answer,
+// with and without EDNS, DO, AD and CD, in any letter case.
+func TestFastEqualsHandle(t *testing.T) {
+	var names []string
+	for _, rr := range newZone(t, testZone).records {
+		names = append(names, rr.Header().Name)
+	}
+	names = append(names, "nothing.test.", "empty.test.", "zero.test.", "closed.test.", "page.test.", "quiet.test.",
+		"intranet.corp.test.", "alias.corp.test.", "inward.corp.test.", "www.guest-china.test.", "www.hard-china.test.", "nothing.listed-china.test.")
+	changes := map[string]func(*dns.Msg){
+		"plain": nil, "EDNS": func(m *dns.Msg) { m.SetEdns0(4096, false) }, "DO": func(m *dns.Msg) { m.SetEdns0(4096, true) },
+		"AD": func(m *dns.Msg) { m.AuthenticatedData = true }, "CD": func(m *dns.Msg) { m.CheckingDisabled = true },
+		"no RD": func(m *dns.Msg) { m.RecursionDesired = false }, "case": func(m *dns.Msg) { m.Question[0].Name = strings.ToUpper(m.Question[0].Name) },
+	}
+	again, never := map[Action]int{}, map[Action]int{}
+	f := newQuickFleet(t)
+	for who, p := range people {
+		for _, name := range names {
+			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypeTXT, dns.TypeANY, dns.TypePTR} {
+				for what, change := range changes {
+					m, req := packQuestion(t, name, qtype, change)
+					c := &listen.Client{Addr: p.from, Listener: "test", Transport: listen.UDP}
+					f.Handle(t.Context(), c, req) // upstream is asked
+					want := f.Handle(t.Context(), c, req)
+					action := f.records[len(f.records)-1].Action
+					got, ok := f.fast(t, who, req)
+					if !ok {
+						never[action]++
+						continue
+					}
+					again[action]++
+					if render(t, m, got) != render(t, m, want) || headOf(got) != headOf(want) {
+						t.Errorf("%s asks %s %s, %s:\n got %s\nwant %s", who, name, dns.TypeToString[qtype], what, render(t, m, got), render(t, m, want))
+					}
+				}
+			}
+		}
+	}
+	for _, a := range []Action{Allowed, Blocked, Overridden, Steered} {
+		if again[a] == 0 || again[a] < never[a] {
+			t.Errorf("%s: answered again %d times, not %d times", a, again[a], never[a])
+		}
+	}
+	for _, a := range []Action{Denied, Failed, Refused, Local, NoWay, Down} {
+		if again[a] > 0 {
+			t.Errorf("%s was answered again", a)
+		}
+	}
+}
+
+func headOf(msg []byte) string { return fmt.Sprintf("%x", msg[:4]) }
+
+// What changes is felt at the very next question.
+func TestFastForgets(t *testing.T) {
+	ask := func(name string) []byte {
+		_, req := packQuestion(t, name, dns.TypeA, nil)
+		return req
+	}
+	for _, tt := range []struct {
+		what, name string
+		change     func(f *quickFleet)
+		gone       bool
+	}{
+		{"nothing", "www.allowed.test.", func(*quickFleet) {}, false},
+		{"time", "www.allowed.test.", func(f *quickFleet) { f.time = f.time.Add(298 * time.Second) }, false},
+		{"the end of its TTL", "www.allowed.test.", func(f *quickFleet) { f.time = f.time.Add(300 * time.Second) }, true},
+		{"the policy", "www.allowed.test.", func(f *quickFleet) { f.rules = parsePolicy(t, testPolicy) }, true},
+		{"devices, not this one's scope", "www.allowed.test.", func(f *quickFleet) { f.moment++ }, false},
+		{"a link, of a steered name", "www.listed-china.test.", func(f *quickFleet) { f.epoch++ }, true},
+		{"a link, of a name that is not steered", "www.allowed.test.", func(f *quickFleet) { f.epoch++ }, false},
+		{"its own report", "www.listed-china.test.", func(f *quickFleet) {
+			f.moment++
+			f.Identify = func(*listen.Client, func(uint16) []byte) (policy.Asker, bool) {
+				return people["alice, failing"].asker, true
+			}
+		}, true},
+		{"the age of its report", "www.listed-china.test.", func(f *quickFleet) { f.time = f.time.Add(time.Hour) }, true},
+		{"the way to send", "www.listed-china.test.", func(f *quickFleet) {
+			f.moment++
+			f.Identify = func(*listen.Client, func(uint16) []byte) (policy.Asker, bool) { return people["alice"].asker, false }
+		}, true},
+		{"flushed", "www.allowed.test.", func(f *quickFleet) {
+			f.Quick.Flush(func(n string) bool { return n == "\x03www\x07allowed\x04test\x00" })
+		}, true},
+		{"flushed, another", "www.allowed.test.", func(f *quickFleet) { f.Quick.Flush(func(n string) bool { return n == "\x00" }) }, false},
+	} {
+		f := newQuickFleet(t)
+		req := ask(tt.name)
+		c := &listen.Client{Addr: people["alice"].from, Listener: "test", Transport: listen.UDP}
+		f.Handle(t.Context(), c, req)
+		f.Handle(t.Context(), c, req)
+		if _, ok := f.fast(t, "alice", req); !ok {
+			t.Fatalf("%s is not answered again", tt.name)
+		}
+		tt.change(f)
+		if _, ok := f.fast(t, "alice", req); ok == tt.gone {
+			t.Errorf("%s changes: answered again: %t", tt.what, ok)
+		}
+	}
+}
+
+func TestScopesAreShared(t *testing.T) {
+	f := newQuickFleet(t)
+	_, req := packQuestion(t, "www.allowed.test.", dns.TypeA, nil)
+	for range 2 {
+		f.Handle(t.Context(), &listen.Client{Addr: people["alice"].from, Listener: "test", Transport: listen.UDP}, req)
+	}
+	colleague := people["alice"]
+	colleague.from = netip.MustParseAddrPort("100.72.1.99:1")
+	f.Identify = func(c *listen.Client, _ func(uint16) []byte) (policy.Asker, bool) { return colleague.asker, true }
+	q, _ := wire.Parse(req)
+	q.Size = 512
+	if _, ok := f.Fast(&listen.Client{Addr: colleague.from, Listener: "test", Transport: listen.UDP, At: start}, &q, nil); !ok {
+		t.Error("a colleague who is no different is not answered at once")
+	}
+	if _, ok := f.fast(t, "bob", req); ok {
+		t.Log("bob is no different to the policy") // both are allowed, but their demands differ
+	}
+}
+
+func TestRepeatsAreRecordedAndCounted(t *testing.T) {
+	f := newQuickFleet(t)
+	_, req := packQuestion(t, "www.phishing.test.", dns.TypeA, nil)
+	f.Handle(t.Context(), &listen.Client{Addr: people["alice"].from, Listener: "test", Transport: listen.UDP}, req)
+	f.records = nil
+	if _, ok := f.fast(t, "alice", req); !ok || len(f.records) != 1 {
+		t.Fatalf("answered %t, %d records", ok, len(f.records))
+	}
+	r := f.records[0]
+	if r.Asker != "alice-laptop" || r.Action != Blocked || r.Policy != "phishing" || r.From != FromPacked || r.EDE != 15 || f.Quick.Hits.Load() != 1 {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestFastAllocatesNothing(t *testing.T) {
+	f := newQuickFleet(t)
+	f.Repeat = nil
+	_, req := packQuestion(t, "www.allowed.test.", dns.TypeA, func(m *dns.Msg) { m.SetEdns0(1232, false) })
+	c := &listen.Client{Addr: people["alice"].from, Listener: "test", Transport: listen.UDP, At: start}
+	for range 2 {
+		f.Handle(t.Context(), c, req)
+	}
+	out := make([]byte, 0, 2048)
+	if n := testing.AllocsPerRun(1000, func() {
+		q, _ := wire.Parse(req)
+		q.Size = 1232
+		if _, ok := f.Fast(c, &q, out); !ok {
+			t.Error("not answered")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkFast(b *testing.B) {
+	f := newQuickFleet(b)
+	f.Repeat, f.Quick = nil, NewQuick(32<<20)
+	c := &listen.Client{Addr: people["alice"].from, Listener: "test", Transport: listen.UDP, At: start}
+	var reqs [][]byte
+	for i := range 10_000 {
+		_, req := packQuestion(b, fmt.Sprintf("n%d.phishing.test.", i), dns.TypeA, nil)
+		f.Handle(b.Context(), c, req)
+		reqs = append(reqs, req)
+	}
+	out := make([]byte, 0, 2048)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		q, _ := wire.Parse(reqs[rand.IntN(len(reqs))])
+		q.Size = 1232
+		f.Fast(c, &q, out)
+	}
+}
