@@ -188,6 +188,7 @@ func (r *race) finish(w *runner) (won bool) {
 	switch {
 	case w.err != nil:
 		r.errs[w.place] = fmt.Errorf("server %s: %w", s.label, w.err)
+		r.giveUp(w.place)
 		r.g.rouse()
 		return false
 	case failed(w.reply):
@@ -201,6 +202,15 @@ func (r *race) finish(w *runner) (won bool) {
 		}
 	}
 	return true
+}
+
+// giveUp calls off who still waits for a server that has failed since.
+func (r *race) giveUp(place int) {
+	for _, w := range r.open {
+		if w.place == place {
+			w.cancel()
+		}
+	}
 }
 
 // stop calls off who is still running. But of each server one at a time runs

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 )
@@ -381,7 +380,7 @@ func TestRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	pc.Close()
-	g := running(t, newGroup(t, Config{Timeout: time.Minute}, pc.LocalAddr().String()))
+	g := running(t, newGroup(t, Config{}, pc.LocalAddr().String()))
 	for range 3 {
 		if _, err := g.Exchange(t.Context(), www); err == nil || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("got %v", err)
