@@ -269,7 +269,7 @@ func TestAConnectionThatDied(t *testing.T) {
 				msg = answered(msg)
 				c.Write(append([]byte{0, byte(len(msg))}, msg...))
 			}
-			if msg, err = readMessage(c); err == nil { // the second is left without an answer
+			if _, err = readMessage(c); err == nil { // the second is left without an answer
 				c.Close()
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -222,11 +223,11 @@ func TestEDNSIsRemembered(t *testing.T) {
 
 func TestBootstrap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		queries, works := 0, true
+		var queries, broken atomic.Int32
 		w := &world{t: t, servers: map[string]func(string, *dns.Msg) []*dns.Msg{
 			"192.0.2.9:53": func(_ string, q *dns.Msg) []*dns.Msg {
-				queries++
-				if !works {
+				queries.Add(1)
+				if broken.Load() > 0 {
 					return []*dns.Msg{reply(q, dns.RcodeServerFailure)}
 				}
 				if q.Question[0].Qtype == dns.TypeAAAA {
@@ -241,7 +242,7 @@ func TestBootstrap(t *testing.T) {
 			t.Fatal(err)
 		}
 		f := find("dns.example", 853)
-		dial := func(want int) {
+		dial := func(want int32) {
 			t.Helper()
 			conn, err := f.dialAny(t.Context(), w.dial, time.Second)
 			if err != nil {
@@ -249,22 +250,23 @@ func TestBootstrap(t *testing.T) {
 			}
 			conn.Close()
 			w.wg.Wait()
-			if queries != want {
-				t.Errorf("%d queries, want %d", queries, want)
+			if n := queries.Load(); n != want {
+				t.Errorf("%d queries, want %d", n, want)
 			}
 		}
-		works = false
+		broken.Store(1)
 		if _, err := f.dialAny(t.Context(), w.dial, time.Second); err == nil || err.Error() != "asking the bootstrap servers for dns.example: the answer is SERVFAIL\nthe answer is SERVFAIL" {
 			t.Errorf("got %v", err)
 		}
-		works, queries = true, 0
+		broken.Store(0)
+		queries.Store(0)
 		dial(2)
 		if f.addrs[0].Addr().String() != "192.0.2.8" {
 			t.Errorf("the address that works is not the first of %v", f.addrs)
 		}
 		dial(2)
 		<-time.After(300 * time.Second)
-		works = false
+		broken.Store(1)
 		dial(4) // the old one serves on
 		dial(4)
 		<-time.After(renewAfter)
