@@ -155,3 +155,12 @@ func (s *server) account(begun time.Time, reply []byte, err error) (now time.Tim
 
 // timedOut reports whether a try ended because its time did.
 func timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+
+// ownTime makes an error of a time that we have set one that is not taken for
+// the asker's: that one has time, and others who wait need not ask again.
+func ownTime(err error) error {
+	if timedOut(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return errSilent
+	}
+	return err
+}

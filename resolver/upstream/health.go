@@ -96,7 +96,7 @@ func (h *health) overtaken(begun time.Time, fair time.Duration, now time.Time) {
 	defer h.mu.Unlock()
 	waited := now.Sub(begun)
 	if waited > h.srtt { // its answer, if one comes, takes at least as long
-		h.measure(waited, now)
+		h.srtt, h.measured = (h.srtt+waited)/2, now
 	}
 	if waited >= fair && h.heard.Before(begun) {
 		h.fail(errSilent, now)

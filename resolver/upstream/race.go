@@ -153,7 +153,7 @@ func (r *race) start(i int, now time.Time) {
 
 // begin lets the next in the order be asked by f.
 func (r *race) begin(now time.Time, f func(context.Context) ([]byte, error)) {
-	ctx, cancel := r.g.life.context(r.begun.Add(r.g.timeout).Sub(time.Now()))
+	ctx, cancel := r.g.life.context(time.Until(r.begun.Add(r.g.timeout)))
 	w := &runner{place: r.next % len(r.order), begun: now, cancel: cancel}
 	r.next++
 	r.due = now.Add(r.gap())
@@ -161,6 +161,7 @@ func (r *race) begin(now time.Time, f func(context.Context) ([]byte, error)) {
 	r.g.life.spawn(func() {
 		defer cancel()
 		w.reply, w.err = f(ctx)
+		w.err = ownTime(w.err)
 		r.results <- w
 	})
 }
@@ -188,6 +189,7 @@ func (r *race) finish(w *runner) (won bool) {
 	switch {
 	case w.err != nil:
 		r.errs[w.place] = fmt.Errorf("server %s: %w", s.label, w.err)
+		r.giveUp(w.place)
 		r.g.rouse()
 		return false
 	case failed(w.reply):
@@ -201,6 +203,15 @@ func (r *race) finish(w *runner) (won bool) {
 		}
 	}
 	return true
+}
+
+// giveUp calls off who still waits for a server that has failed since.
+func (r *race) giveUp(place int) {
+	for _, w := range r.open {
+		if w.place == place {
+			w.cancel()
+		}
+	}
 }
 
 // stop calls off who is still running. But of each server one at a time runs

@@ -83,7 +83,7 @@ func (g *Group) probeOne(ctx context.Context, s *server) {
 	s.counts.asked.Add(1)
 	reply, err := s.ask(ctx, &g.probe, nil)
 	if g.life.on.Load() { // else that ended, not the server
-		s.account(begun, reply, err)
+		s.account(begun, reply, ownTime(err))
 	}
 	s.health.probing.Store(false)
 	g.rouse()

@@ -169,15 +169,19 @@ func (p *streams) take() (*stream, error) {
 	return best, nil
 }
 
-// load returns how many questions wait, more than there may be if the stream
-// is of no use.
+// load returns how many questions wait: more than there may be if the stream is
+// over, and as many as make it busy at least if it is silent.
 func (st *stream) load() int {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.err != nil || st.silent() {
+	n := int(st.users.Load())
+	switch {
+	case st.err != nil:
 		return maxPipelined
+	case st.silent():
+		return max(n, busyStream)
 	}
-	return int(st.users.Load())
+	return n
 }
 
 // silent reports whether questions wait and nothing comes.

@@ -64,6 +64,27 @@ func (w *world) dial(_ context.Context, network string, addr netip.AddrPort) (ne
 	return near, nil
 }
 
+// group makes a group of servers of the world.
+func (w *world) group(strategy Strategy, servers ...string) *Group {
+	return newGroup(w.t, Config{Strategy: strategy, Dial: w.dial}, servers...)
+}
+
+func newGroup(t testing.TB, c Config, servers ...string) *Group {
+	t.Helper()
+	for _, name := range servers {
+		s, err := ParseServer(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Servers = append(c.Servers, s)
+	}
+	g, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
 func (w *world) read(network string, c net.Conn, buf []byte) (int, error) {
 	if network == "udp" {
 		return c.Read(buf)
@@ -172,8 +193,8 @@ func TestResolve(t *testing.T) {
 		{"NXDOMAIN is an answer", servers{nxdomain, good}, 3, "", 0, "1 udp"},
 		{"truncated", servers{long}, 0, "192.0.2.2", 0, "1 udp, 1 tcp"},
 		{"one that does not know EDNS", servers{old}, 0, "192.0.2.1", 0, "1 udp, 1 udp"},
-		{"a silent one", servers{silent}, -1, "", 2 * time.Second, "1 udp, 1 udp"},
-		{"a silent one before one that works", servers{silent, good}, 0, "192.0.2.1", time.Second, "1 udp, 2 udp"},
+		{"a silent one", servers{silent}, -1, "", 2 * time.Second, "1 udp, 1 udp, 1 udp"},
+		{"a silent one before one that works", servers{silent, good}, 0, "192.0.2.1", 400 * time.Millisecond, "1 udp, 2 udp"},
 		{"none there before one that works", servers{nil, good}, 0, "192.0.2.1", 0, "2 udp"},
 		{"SERVFAIL before one that works", servers{failing, good}, 0, "192.0.2.1", 0, "1 udp, 2 udp"},
 		{"REFUSED before one that works", servers{refusing, good}, 0, "192.0.2.1", 0, "1 udp, 2 udp"},
@@ -187,14 +208,14 @@ func TestResolve(t *testing.T) {
 		t.Run(tt.what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := &world{t: t, servers: map[string]func(string, *dns.Msg) []*dns.Msg{}}
-				g := &Group{Dial: w.dial}
+				var names []string
 				for i, s := range tt.servers {
-					addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), 53)
-					g.Servers = append(g.Servers, addr)
+					names = append(names, fmt.Sprintf("192.0.2.%d", i+1))
 					if s != nil {
-						w.servers[addr.String()] = s
+						w.servers[names[i]+":53"] = s
 					}
 				}
+				g := w.group(Failover, names...)
 				start := time.Now()
 				q := new(dns.Msg).SetQuestion("WWW.example.com.", dns.TypeA)
 				q.SetEdns0(4096, true)
@@ -231,7 +252,7 @@ func TestAServerThatFailedIsAskedLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := "192.0.2.1:53", "192.0.2.2:53"
 		w := &world{t: t, servers: map[string]func(string, *dns.Msg) []*dns.Msg{b: good}}
-		g := &Group{Dial: w.dial, Servers: []netip.AddrPort{netip.MustParseAddrPort(a), netip.MustParseAddrPort(b)}}
+		g := w.group(Failover, a, b)
 		resolve := func(want ...string) {
 			t.Helper()
 			w.asked = nil
@@ -261,9 +282,9 @@ func TestAServerThatFailedIsAskedLast(t *testing.T) {
 func TestEqualQuestionsGoOutOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, servers: map[string]func(string, *dns.Msg) []*dns.Msg{
-			"192.0.2.1:53": func(n string, q *dns.Msg) []*dns.Msg { <-time.After(time.Second / 2); return good(n, q) },
+			"192.0.2.1:53": func(n string, q *dns.Msg) []*dns.Msg { <-time.After(time.Second / 4); return good(n, q) },
 		}}
-		g := &Group{Dial: w.dial, Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}}
+		g := w.group(Fastest, "192.0.2.1")
 		var wg sync.WaitGroup
 		for i := range 20 {
 			wg.Go(func() {
@@ -286,7 +307,7 @@ func TestEqualQuestionsGoOutOnce(t *testing.T) {
 
 func TestIdsAreFresh(t *testing.T) {
 	w := &world{t: t, servers: map[string]func(string, *dns.Msg) []*dns.Msg{"192.0.2.1:53": good}}
-	g := &Group{Dial: w.dial, Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}}
+	g := w.group(Fastest, "192.0.2.1")
 	for range 50 {
 		if _, err := g.Resolve(t.Context(), new(dns.Msg).SetQuestion("a.", 1)); err == nil {
 			continue
@@ -301,7 +322,7 @@ func TestIdsAreFresh(t *testing.T) {
 func TestACallerThatLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, servers: map[string]func(string, *dns.Msg) []*dns.Msg{"192.0.2.1:53": silent}}
-		g := &Group{Dial: w.dial, Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}}
+		g := w.group(Fastest, "192.0.2.1")
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		start := time.Now()
@@ -316,47 +337,4 @@ func TestACallerThatLeaves(t *testing.T) {
 		}
 		w.wg.Wait()
 	})
-}
-
-// The kernel's sockets, for once: UDP, and TCP after truncation.
-func TestOverSockets(t *testing.T) {
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", pc.LocalAddr().String())
-	if err != nil {
-		t.Skip(err)
-	}
-	var ports sync.Map
-	handler := func(network string) dns.HandlerFunc {
-		return func(rw dns.ResponseWriter, q *dns.Msg) {
-			ports.Store(rw.RemoteAddr().String(), true)
-			for _, r := range long(network, q) {
-				rw.WriteMsg(r)
-			}
-		}
-	}
-	us, ts := &dns.Server{PacketConn: pc, Handler: handler("udp")}, &dns.Server{Listener: l, Handler: handler("tcp")}
-	var wg sync.WaitGroup
-	wg.Go(func() { us.ActivateAndServe() })
-	wg.Go(func() { ts.ActivateAndServe() })
-	defer wg.Wait()
-	defer us.Shutdown()
-	defer ts.Shutdown()
-	g := &Group{Servers: []netip.AddrPort{netip.MustParseAddrPort(pc.LocalAddr().String())},
-		Dial: func(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, addr.String())
-		}}
-	for range 5 {
-		r, err := g.Resolve(t.Context(), new(dns.Msg).SetQuestion("www.example.com.", dns.TypeA))
-		if err != nil || len(r.Answer) != 1 {
-			t.Fatalf("got %v, %v", r, err)
-		}
-	}
-	n := 0
-	ports.Range(func(any, any) bool { n++; return true })
-	if n < 6 {
-		t.Errorf("%d source ports for ten connections", n)
-	}
 }
