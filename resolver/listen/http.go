@@ -31,6 +31,7 @@ const (
 	httpRead    = 10 * time.Second // for a request to come in
 	httpWrite   = 20 * time.Second // for its answer to be made and taken
 	httpGrace   = time.Second      // for requests in work when the server ends
+	httpIdle    = 90 * time.Second // for proxies, which would rather end idle connections themselves: a POST may just be on the way
 )
 
 // ServeHTTPS answers the questions that come over HTTPS to l (RFC 8484), over
@@ -57,6 +58,9 @@ func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h HTTP, name str
 	g := &gate{Listener: l, Server: s, door: newDoor(s.Limits), trusted: h.Trusted, name: name}
 	d := newDoH(s, h, g.door)
 	srv := s.httpServer(d.handler(ctx))
+	if len(h.Trusted) > 0 {
+		srv.IdleTimeout = max(srv.IdleTimeout, httpIdle)
+	}
 	said := make(chan struct{})
 	context.AfterFunc(ctx, func() {
 		defer close(said)
