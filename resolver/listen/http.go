@@ -31,6 +31,7 @@ const (
 	httpRead    = 10 * time.Second // for a request to come in
 	httpWrite   = 20 * time.Second // for its answer to be made and taken
 	httpGrace   = time.Second      // for requests in work when the server ends
+	httpIdle    = 90 * time.Second // for proxies, which would rather end idle connections themselves: a POST may just be on the way
 )
 
 // ServeHTTPS answers the questions that come over HTTPS to l (RFC 8484), over
@@ -57,6 +58,9 @@ func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h HTTP, name str
 	g := &gate{Listener: l, Server: s, door: newDoor(s.Limits), trusted: h.Trusted, name: name}
 	d := newDoH(s, h, g.door)
 	srv := s.httpServer(d.handler(ctx))
+	if len(h.Trusted) > 0 {
+		srv.IdleTimeout = max(srv.IdleTimeout, httpIdle)
+	}
 	said := make(chan struct{})
 	context.AfterFunc(ctx, func() {
 		defer close(said)
@@ -116,6 +120,7 @@ type visit struct {
 	trusted bool                   // it is a proxy's
 	client  atomic.Pointer[Client] // who asked last
 	close   sync.Once
+	armed   atomic.Int64 // the deadline of writes, Unix nanoseconds
 }
 
 // Accept waits for the next connection that is let in. Proxies are not limited
@@ -144,6 +149,27 @@ func (v *visit) Close() error {
 		v.gate.open.Done()
 	})
 	return err
+}
+
+// SetWriteDeadline is called before each write. A deadline that came a bit
+// before stays, because moving it costs as much as a short answer.
+func (v *visit) SetWriteDeadline(t time.Time) error {
+	const bit = time.Second
+	if old := v.armed.Load(); !t.IsZero() && old > t.Add(-bit).UnixNano() && old <= t.UnixNano() {
+		return nil
+	}
+	if t.IsZero() {
+		v.armed.Store(0)
+	} else {
+		v.armed.Store(t.UnixNano())
+	}
+	return v.Conn.SetWriteDeadline(t)
+}
+
+// SetDeadline sets the deadlines of reads and of writes.
+func (v *visit) SetDeadline(t time.Time) error {
+	v.armed.Store(0)
+	return v.Conn.SetDeadline(t)
 }
 
 type visitKey struct{}

@@ -67,12 +67,12 @@ func (c *Client) Encrypted() bool { return c.Transport == DoT || c.Transport == 
 // Limits bound what clients can take. A field that is zero has the default
 // that stands behind it.
 type Limits struct {
-	Workers   int // questions in work over one UDP socket, 1024; more are dropped
-	PerClient int // of these from one address, 256; more are dropped
+	Workers   int // questions in work over one UDP socket or all connections of one listener, 1024; more are dropped over UDP, wait over TCP and TLS, and are refused over HTTP
+	PerClient int // of these from one address, 256; more fare likewise
 	UDPSize   int // bytes of the longest UDP answer, 1232 (DNS flag day 2020)
 
-	Conns          int           // TCP connections of one listener, 1024
-	ConnsPerClient int           // of these from one address, 32
+	Conns          int           // connections of one listener, 2048
+	ConnsPerClient int           // of these from one address, 256; more are closed. A trusted proxy comes for many and has no limit of its own
 	Pipeline       int           // questions in work over one connection, 64; more wait
 	Message        int           // bytes of the longest question over TCP, 16384
 	Idle           time.Duration // a connection without questions is closed after this time, 10 s

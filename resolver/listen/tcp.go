@@ -73,10 +73,10 @@ type stream struct {
 	in     inbox
 	last   atomic.Int64 // when the last answer that took its time was sent, Unix nanoseconds
 
-	mu     sync.Mutex // guards done
-	done   []byte     // answers, each behind its length, that wait for being written
-	writer sync.Mutex // held while answers are written
-	armed  time.Time  // the deadline of writes
+	mu     sync.Mutex    // guards done
+	done   []byte        // answers, each behind its length, that wait for being written
+	writer chan struct{} // has one place: his who writes
+	armed  time.Time     // the deadline of writes
 }
 
 func (s *Server) serveConn(ctx context.Context, d *door, conn net.Conn, client *Client) {
@@ -85,8 +85,8 @@ func (s *Server) serveConn(ctx context.Context, d *door, conn net.Conn, client *
 		Server: s, door: d, conn: conn, client: client,
 		terms: terms{keepalive: keepalive(idle), padding: client.Encrypted()},
 		mine:  make(chan struct{}, or(s.Limits.Pipeline, 64)),
-		guest: d.places(client.Addr.Addr()),
-		in:    inbox{longest: or(s.Limits.Message, 16384), idle: idle},
+		guest: d.places(client.Addr.Addr()), writer: make(chan struct{}, 1),
+		in: inbox{longest: or(s.Limits.Message, 16384), idle: idle},
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(past) })
 	defer stop()
@@ -200,8 +200,8 @@ func (c *stream) reply(ctx context.Context, req []byte) {
 	c.done = binary.BigEndian.AppendUint16(c.done, uint16(len(resp)))
 	c.done = append(c.done, resp...)
 	c.mu.Unlock()
-	c.writer.Lock()
-	defer c.writer.Unlock()
+	c.writer <- struct{}{}
+	defer func() { <-c.writer }()
 	c.mu.Lock()
 	out := c.done
 	c.done = nil
@@ -213,8 +213,8 @@ func (c *stream) reply(ctx context.Context, req []byte) {
 }
 
 func (c *stream) write(out []byte) {
-	c.writer.Lock()
-	defer c.writer.Unlock()
+	c.writer <- struct{}{}
+	defer func() { <-c.writer }()
 	c.send(out)
 }
 
