@@ -39,6 +39,8 @@ type tap struct {
 	buf    []byte
 }
 
+var errDnstapPlaces = errors.New("dnstap goes to one place: a socket, an address or a file")
+
 // newTap returns nil if there is no dnstap.
 func newTap(c *Config) (*tap, error) {
 	t := &tap{maxSize: c.MaxSize, identity: []byte(c.Dnstap.Identity), version: []byte(c.Dnstap.Version)}

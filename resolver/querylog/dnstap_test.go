@@ -217,6 +217,7 @@ func TestDnstapReconnects(t *testing.T) {
 		return l.Stats()[0].Err != ""
 	})
 	l.Reopen()
+	l.OfferWire(full(), question, reply)
 	checkPair(t, p.got, full())
 	go func() {
 		for range p.got {

@@ -146,6 +146,7 @@ func (c *Class) UnmarshalText(b []byte) error {
 	return err
 }
 
+// code16 reads a name that is known, or a number behind the prefix.
 func code16(s string, known map[string]uint16, prefix string) (uint16, error) {
 	if n, ok := known[s]; ok {
 		return n, nil

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Those who follow a log miss nothing when it is put aside, cut, or written in pieces.
+func TestLogFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "q.jsonl")
+		line := func(name string) string {
+			return fmt.Sprintf(`{"time":"2026-11-04T18:30:00Z","name":%q,"type":"A","action":"allow","rcode":"NOERROR"}`+"\n", name)
+		}
+		write := func(how int, text string) {
+			t.Helper()
+			f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|how, 0o600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.WriteString(text); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		write(os.O_APPEND, line("a")+line("b")+line("c"))
+		ctx, cancel := context.WithCancel(t.Context())
+		var out, errs bytes.Buffer
+		ended := make(chan int, 1)
+		go func() {
+			ended <- run(ctx, []string{"log", "tail", "-f", "-n", "2", "--json", file}, strings.NewReader(""), &out, &errs)
+		}()
+		time.Sleep(time.Second)
+		write(os.O_APPEND, line("d")+line("e")[:20])
+		write(os.O_APPEND, line("e")[20:]+"nonsense\n")
+		write(os.O_APPEND, line("f"))
+		if err := os.Rename(file, file+".1"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		write(os.O_APPEND, line("g"))
+		write(os.O_TRUNC, line("h")[:20])
+		write(os.O_APPEND, line("h")[20:])
+		cancel()
+		if status := <-ended; status != 0 {
+			t.Errorf("status %d: %s", status, errs.String())
+		}
+		if want := line("b") + line("c") + line("d") + line("e") + line("f") + line("g") + line("h"); out.String() != want {
+			t.Errorf("got\n%swant\n%s", out.String(), want)
+		}
+		if errs.String() != "1 line is no record\n" {
+			t.Errorf("it says %q", errs.String())
+		}
+	})
+}
