@@ -2,6 +2,7 @@ package device
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -83,6 +84,27 @@ func ParseMAC(s string) (MAC, error) {
 		return MAC{}, fmt.Errorf("%q is not the address of one machine", s)
 	}
 	return m, nil
+}
+
+// DecodeMAC reads an address as forwarders write it: in base64, of eight
+// characters, or in hex with colons, of seventeen. It does not allocate.
+func DecodeMAC(b []byte) (m MAC, ok bool) {
+	switch len(b) {
+	case base64.StdEncoding.EncodedLen(len(m)):
+		n, err := base64.StdEncoding.Decode(m[:], b)
+		return m, err == nil && n == len(m)
+	case 3*len(m) - 1:
+		for i := range m {
+			if i > 0 && b[3*i-1] != ':' {
+				return m, false
+			}
+			if _, err := hex.Decode(m[i:i+1], b[3*i:3*i+2]); err != nil {
+				return m, false
+			}
+		}
+		return m, true
+	}
+	return m, false
 }
 
 // String returns the address in lower case with colons.

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"encoding/base64"
 	"strings"
 	"testing"
 )
@@ -103,4 +104,21 @@ func TestKindsAreInOrder(t *testing.T) {
 			t.Errorf("%v is %v, want %v", k, k.Strength(), want)
 		}
 	}
+}
+
+func FuzzDecodeMAC(f *testing.F) {
+	f.Add([]byte("02:00:00:00:00:AF"))
+	f.Add([]byte("AgAAAACv"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, ok := DecodeMAC(b)
+		if !ok {
+			return
+		}
+		if base64.StdEncoding.EncodeToString(m[:]) == string(b) {
+			return
+		}
+		if want, err := ParseMAC(string(b)); (err != nil || want != m) && !m.IsZero() && m[0]&1 == 0 {
+			t.Errorf("%q is read as %v, want %v, %v", b, m, want, err)
+		}
+	})
 }
