@@ -33,6 +33,11 @@ var homes = map[string][]string{
 	"github.com/gaissmai/bart":                                {"policy/match", "state"},
 	"github.com/oschwald/maxminddb-golang":                    {"steer/geo"},
 	"github.com/maxmind/mmdbwriter":                           {"steer/geo/geomake"},
+	"github.com/coreos/go-systemd":                            {"resolver/listen"},
+	"github.com/dchest/siphash":                               {"resolver/cookie"},
+	"github.com/dnstap/golang-dnstap":                         {"resolver/querylog"},
+	"github.com/farsightsec/golang-framestream":               {"resolver/querylog"},
+	"google.golang.org/protobuf":                              {"resolver/querylog"},
 	"github.com/spf13/cobra":                                  {"cmd"},
 	"github.com/rogpeppe/go-internal":                         nil, // tests only, as the next
 	"go.uber.org/goleak":                                      nil,

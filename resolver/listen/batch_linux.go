@@ -50,7 +50,7 @@ type batch struct {
 	n    int // of out, to be sent
 
 	names [lotLen]unix.RawSockaddrInet6 // the longest address
-	oobs  [lotLen][64]byte
+	oobs  [lotLen][oobLen]byte
 	bufs  [lotLen][batchRead]byte
 	resp  []byte // of out, one after the other
 }

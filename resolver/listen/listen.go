@@ -1,5 +1,5 @@
 // Package listen takes DNS questions from sockets and gives answers back:
-// over UDP and over TCP (RFC 1035, RFC 7766), on sockets that somebody else
+// over UDP and TCP (RFC 1035, RFC 7766), TLS (RFC 7858) and HTTPS (RFC 8484), on sockets that somebody else
 // opened, be they the kernel's or those of a network stack in the process.
 //
 // The contract with a [Handler] is small: it gets the bytes of a message that
@@ -120,25 +120,34 @@ func (s *Server) dropped(listener, why string) {
 	}
 }
 
+var questions = sync.Pool{New: func() any { return new(wire.Question) }}
+
 // quick appends the answer to one message to out, if there is one at once. size
 // is what the asker's transport takes; over UDP what it offered counts too.
 func (s *Server) quick(c *Client, req, out []byte, size int) (resp []byte, ok bool) {
-	q, ok := wire.Parse(req)
-	if !ok {
+	q := questions.Get().(*wire.Question) // whoever is asked by a function value might keep it, for all the compiler knows
+	defer func() {
+		questions.Put(q)
+		if v := recover(); v != nil {
+			s.panicked(c, v)
+			resp, ok = out, false // the handler has its own try, and its own net
+		}
+	}()
+	if *q, ok = wire.Parse(req); !ok {
 		return out, false
 	}
-	w := s.look(c, &q)
+	w := s.look(c, q)
 	if c.Transport == UDP {
 		size = s.most(c, w.proven, len(req), min(size, q.Size))
 	}
-	if resp, refused := s.refuses(c, &q, &w, out); refused {
+	if resp, refused := s.refuses(c, q, &w, out); refused {
 		return resp, true
 	}
 	if s.Fast == nil {
 		return out, false
 	}
 	q.Size = size - w.n
-	resp, ok = s.Fast(c, &q, out)
+	resp, ok = s.Fast(c, q, out)
 	if !ok {
 		return out, false
 	}
@@ -146,7 +155,7 @@ func (s *Server) quick(c *Client, req, out []byte, size int) (resp []byte, ok bo
 		resp = wire.AppendOption(resp, len(out), w.option[:w.n])
 	}
 	if c.Transport == UDP {
-		resp = s.limits(c, &q, w.proven, resp, len(out))
+		resp = s.limits(c, q, w.proven, resp, len(out))
 	}
 	return resp, true
 }
@@ -186,12 +195,16 @@ func (s *Server) answer(ctx context.Context, c *Client, req []byte) []byte {
 func (s *Server) guarded(ctx context.Context, c *Client, req []byte, end int) (resp []byte) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.dropped(c.Listener, Panicked)
-			s.log().Error("answering a question panicked", "listener", c.Listener, "client", c.Addr, "panic", v, "stack", string(debug.Stack()))
+			s.panicked(c, v)
 			resp = refusal(req, end, dns.RcodeServerFailure)
 		}
 	}()
 	return s.Handle(ctx, c, req)
+}
+
+func (s *Server) panicked(c *Client, v any) {
+	s.dropped(c.Listener, Panicked)
+	s.log().Error("answering a question panicked", "listener", c.Listener, "client", c.Addr, "panic", v, "stack", string(debug.Stack()))
 }
 
 // truncated cuts an answer to what fits, and marks it so that the asker comes

@@ -23,11 +23,15 @@ const readLen = 8192
 // (DNS flag day 2020).
 const udpLen = 1232
 
+// oobLen is room for where a datagram was sent to. On a socket of both families
+// the kernel says that twice.
+const oobLen = 96
+
 // A packet is a question with the way back to its asker.
 type packet struct {
 	buf  [readLen]byte
 	n    int
-	oob  [64]byte
+	oob  [oobLen]byte
 	oobn int
 	addr netip.AddrPort // of the asker, as the socket writes it
 	peer net.Addr       // the same on a socket that is not the kernel's

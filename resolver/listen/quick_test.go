@@ -1,0 +1,194 @@
+package listen
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/resolver/cookie"
+	"github.com/starferry/starferry/resolver/guard"
+	"github.com/starferry/starferry/resolver/wire"
+)
+
+// refuser answers each plain question at once, with REFUSED.
+func refuser(_ *Client, q *wire.Question, out []byte) ([]byte, bool) {
+	start := len(out)
+	out = q.AppendShort(out, dns.RcodeRefused, false)
+	return wire.AppendOPT(out, start, q, dns.RcodeRefused, &wire.Explanation{}), true
+}
+
+func withGuard(t testing.TB) *Server {
+	t.Helper()
+	clients, err := guard.NewClients(guard.ClientLimits{PerClient: guard.Limit{Rate: 1, Burst: 3}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	responses, err := guard.NewResponses(guard.ResponseLimits{Errors: 2, Window: time.Second, Slip: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Server{Fast: refuser, Guard: Guard{Clients: clients, Responses: responses, Cookies: cookie.New(), Clock: guard.StartClock()}}
+}
+
+func plainly(t testing.TB, options ...dns.EDNS0) []byte {
+	t.Helper()
+	m := new(dns.Msg).SetQuestion("www.example.", dns.TypeA)
+	if len(options) > 0 {
+		m.SetEdns0(1232, false).IsEdns0().Option = options
+	}
+	b, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func from(transport string) *Client {
+	return &Client{Addr: netip.MustParseAddrPort("192.0.2.1:5353"), Listener: "test", Transport: transport, At: time.Now()}
+}
+
+func cookieIn(t testing.TB, resp []byte) string {
+	t.Helper()
+	var m dns.Msg
+	if err := m.Unpack(resp); err != nil {
+		t.Fatal(err)
+	}
+	if o := m.IsEdns0(); o != nil {
+		for _, o := range o.Option {
+			if c, ok := o.(*dns.EDNS0_COOKIE); ok {
+				return c.Cookie
+			}
+		}
+	}
+	return ""
+}
+
+func TestCookies(t *testing.T) {
+	s := withGuard(t)
+	s.Guard.Clients, s.Guard.Responses = nil, nil
+	own := "0123456789abcdef"
+	got, _ := s.quick(from(UDP), plainly(t, &dns.EDNS0_COOKIE{Code: 10, Cookie: own}), nil, 1232)
+	full := cookieIn(t, got)
+	if len(full) != 48 || !strings.HasPrefix(full, own) {
+		t.Fatalf("cookie %q", full)
+	}
+	q, _ := wire.Parse(plainly(t, &dns.EDNS0_COOKIE{Code: 10, Cookie: full}))
+	if w := s.look(from(UDP), &q); !w.proven || w.state != cookie.Good {
+		t.Errorf("who brings it back is %+v", w)
+	}
+	other := from(UDP)
+	other.Addr = netip.MustParseAddrPort("192.0.2.2:5353")
+	if w := s.look(other, &q); w.proven || w.state != cookie.Bad {
+		t.Errorf("who brings another's is %+v", w)
+	}
+	got, _ = s.quick(from(UDP), plainly(t, &dns.EDNS0_COOKIE{Code: 10, Cookie: "0123"}), nil, 1232)
+	if got[3]&15 != dns.RcodeFormatError {
+		t.Errorf("half a cookie gets %d, want FORMERR", got[3]&15)
+	}
+	if got, _ = s.quick(from(UDP), plainly(t), nil, 1232); cookieIn(t, got) != "" {
+		t.Error("a cookie for one who knows none")
+	}
+}
+
+// Over UDP who asks too much hears nothing, and before that little more than
+// the header. Who is where it says it is hears what it asks.
+func TestRates(t *testing.T) {
+	s := withGuard(t)
+	var heard []string
+	for range 6 {
+		resp, ok := s.quick(from(UDP), plainly(t), nil, 1232)
+		switch {
+		case !ok:
+			t.Fatal("not answered at once")
+		case len(resp) == 0:
+			heard = append(heard, "silence")
+		case resp[2]&2 != 0:
+			heard = append(heard, "cut")
+		default:
+			heard = append(heard, "all")
+		}
+	}
+	if got, want := strings.Join(heard, " "), "all all silence silence silence silence"; got != want && got != "all all cut silence silence silence" {
+		t.Errorf("got %s, want %s or one cut", got, want)
+	}
+	for i := range 5 {
+		resp, _ := s.quick(from(TCP), plainly(t), nil, 65535)
+		if len(resp) == 0 || resp[2]&2 != 0 {
+			t.Errorf("question %d over TCP got %x", i, resp)
+		}
+	}
+}
+
+func TestQuickAllocatesNothing(t *testing.T) {
+	s := withGuard(t)
+	s.Guard.Clients, s.Guard.Responses = nil, nil
+	req := plainly(t, &dns.EDNS0_COOKIE{Code: 10, Cookie: "0123456789abcdef"})
+	c, out := from(UDP), make([]byte, 0, 2048)
+	if n := testing.AllocsPerRun(1000, func() { s.quick(c, req, out, 1232) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestQuickPanics(t *testing.T) {
+	why := ""
+	s := &Server{Dropped: func(_, w string) { why = w }, Fast: func(*Client, *wire.Question, []byte) ([]byte, bool) { panic("bad") }}
+	if resp, ok := s.quick(from(UDP), plainly(t), nil, 1232); ok || len(resp) > 0 || why != Panicked {
+		t.Errorf("got %x, %t, dropped for %q", resp, ok, why)
+	}
+}
+
+// A kernel's socket is read and written many datagrams at a time: all of them
+// are answered, to where they came from, also on a wildcard socket.
+func TestBatches(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"} {
+		pc, err := net.ListenPacket("udp", at)
+		if err != nil {
+			t.Skip(err) // no IPv6 here
+		}
+		s := &Server{Fast: refuser}
+		done := make(chan error)
+		ctx := t.Context()
+		go func() { done <- s.ServeUDP(ctx, pc, "test") }()
+		to := pc.LocalAddr().(*net.UDPAddr)
+		if to.IP.IsUnspecified() {
+			to.IP = net.IPv6loopback
+			if strings.HasPrefix(at, "0") {
+				to.IP = net.IPv4(127, 0, 0, 7) // not the one that the kernel would answer from
+			}
+		}
+		conn, err := net.DialUDP("udp", nil, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := plainly(t)
+		const n = 200
+		for i := range n {
+			req[0] = byte(i)
+			if _, err := conn.Write(req); err != nil {
+				t.Fatal(err)
+			}
+		}
+		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		seen := map[byte]bool{}
+		buf := make([]byte, 512)
+		for range n {
+			if _, err := conn.Read(buf); err != nil {
+				t.Errorf("%s: after %d answers: %v", at, len(seen), err)
+				break
+			}
+			seen[buf[0]] = true
+		}
+		if len(seen) != n {
+			t.Errorf("%s: %d answers", at, len(seen))
+		}
+		conn.Close()
+		pc.Close()
+		if err := <-done; err == nil {
+			t.Error("a socket that was closed under the server is no error")
+		}
+	}
+}
