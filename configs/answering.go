@@ -167,7 +167,7 @@ func (r *reader) queryLog(m *yamlpos.Map) *QueryLog {
 		File:     r.path(m, "file", ""),
 		MaxSize:  yamlpos.Read(m, "max_size", 100<<20, parseSize),
 		MaxAge:   yamlpos.Read(m, "max_age", 7*day, longer),
-		Keep:     yamlpos.Read(m, "keep", 10, yamlpos.Int(0, 10000)),
+		Keep:     yamlpos.Read(m, "keep", 10, yamlpos.Int(1, 10000)),
 		Compress: yamlpos.Read(m, "compress", true, yamlpos.Bool),
 		Dnstap:   r.dnstap(m.Map("dnstap")),
 		Privacy:  yamlpos.Read(m, "privacy", "keep", yamlpos.OneOf("keep", "hash", "drop")),

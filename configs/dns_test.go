@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/starferry/starferry/device"
@@ -17,10 +18,7 @@ func listens(list ...string) (out []netip.AddrPort) {
 	return out
 }
 
-// smallGateway is a file with no more than is needed, and what is added to it.
-func smallGateway(t *testing.T, more string) *Gateway {
-	t.Helper()
-	g, err := ReadGateway("etc/gateway.yaml", []byte(`role: gateway
+const smallFile = `role: gateway
 name: gw
 policy: policy.yaml
 devices: devices.yaml
@@ -28,7 +26,12 @@ address: 100.72.0.1
 slice: 100.72.0.0/20
 pool: 198.19.0.0/18
 wireguard: {private_key_file: gateway.key}
-`+more))
+`
+
+// smallGateway is a file with no more than is needed, and what is added to it.
+func smallGateway(t *testing.T, more string) *Gateway {
+	t.Helper()
+	g, err := ReadGateway("etc/gateway.yaml", []byte(smallFile+more))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,6 +140,45 @@ func TestKindOfMarks(t *testing.T) {
 		devices, err := ReadDevices("devices.yaml", []byte("devices: [{name: a, "+mark+"}]\n"))
 		if err != nil || devices[0].Kind != want {
 			t.Errorf("%s: %+v, %v, want %v", mark, devices, err, want)
+		}
+	}
+}
+
+// A policy's groups of upstreams are those of its gateway.
+func TestUpstreamsOfPolicies(t *testing.T) {
+	files := fstest.MapFS{
+		"gateway.yaml": {Data: []byte(smallFile + "dns: {cache: off}\nupstreams: {default: {servers: 192.0.2.53}, partner: {servers: 192.0.2.54}}\n")},
+		"devices.yaml": {Data: []byte("devices: [{name: a, cpe_id: a}]\n")},
+		"policy.yaml":  {Data: []byte("policies: [{name: a, then: {resolve: partner}}, {name: b, then: {resolve: partnr}}]\n")},
+	}
+	_, err := Load(FS(files), "gateway.yaml")
+	if err == nil || !strings.Contains(err.Error(), `gateway.yaml has no upstream group "partnr"`) || !strings.Contains(err.Error(), `did you mean "partner"?`) ||
+		strings.Contains(err.Error(), `group "partner"`) {
+		t.Error(err)
+	}
+}
+
+// A machine that can only be known by what its gateway does not look at is warned of.
+func TestMarksThatNobodyLooksAt(t *testing.T) {
+	for _, c := range []struct {
+		dns, mark string
+		want      int
+	}{
+		{"{forwarders: 10.0.0.53}", "cpe_id: a", 0},
+		{"{listen: 0.0.0.0:53}", "cpe_id: a", 1},
+		{"{https: {behind_proxy: 127.0.0.1:8053, trusted_proxies: 127.0.0.1}}", "token: sha256:" + strings.Repeat("0f", 32), 0},
+		{"{https: {behind_proxy: 127.0.0.1:8053, trusted_proxies: 127.0.0.1}}", "server_name: on", 1},
+		{"{tls: {listen: 0.0.0.0:853}, certificates: [{cert: a, key: b}], server_name: dns.example}", "server_name: on", 0},
+		{"{tls: {listen: 0.0.0.0:853}, certificates: [{cert: a, key: b}]}", "server_name: on", 1},
+		{"{listen: 0.0.0.0:53}", `cpe_id: a, key: "TfgIWGySF6SzBZHpvs7ZFdLR31mdWLYr+4qbG7igPFc=", addresses: 100.72.1.10`, 0},
+	} {
+		s, err := Load(FS(fstest.MapFS{
+			"gateway.yaml": {Data: []byte(smallFile + "dns: " + c.dns + "\n" + plainUpstreams)},
+			"devices.yaml": {Data: []byte("devices: [{name: a, " + c.mark + "}]\n")},
+			"policy.yaml":  {Data: []byte("policies: [{name: a, then: allow}]\n")},
+		}), "gateway.yaml")
+		if err != nil || len(s.Warnings) != c.want {
+			t.Errorf("%s at %s: %v, %v", c.mark, c.dns, s, err)
 		}
 	}
 }

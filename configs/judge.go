@@ -44,6 +44,7 @@ func (f *fleet) compile(d *doc) {
 func (f *fleet) judge(d *doc) {
 	used := namesUsed(d.root)
 	f.checkRoutes(d, used)
+	f.checkUpstreams(d, used)
 	f.checkAskers(d, used)
 	f.checkProfiles(d)
 }
@@ -108,6 +109,25 @@ func (f *fleet) checkRoutes(d *doc, used names) {
 		for _, r := range used.routes {
 			if known := n.routes(); isName(r) && !slices.Contains(known, r.Text()) {
 				r.Errorf(suggest(r.Text(), known), "%s has no route %q", n.name, r.Text())
+			}
+		}
+	}
+}
+
+// checkUpstreams holds that each gateway has the groups that its policy resolves
+// by.
+func (f *fleet) checkUpstreams(d *doc, used names) {
+	for _, n := range f.users(d) {
+		if n.gateway == nil {
+			continue
+		}
+		var known []string
+		for _, u := range n.gateway.Upstreams {
+			known = append(known, u.Name)
+		}
+		for _, u := range used.upstreams {
+			if isName(u) && !slices.Contains(known, u.Text()) {
+				u.Errorf(suggest(u.Text(), known), "%s has no upstream group %q", n.name, u.Text())
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 // even if there are other mistakes and no compiled policy.
 type names struct {
 	groups, devices, routes []*yamlpos.Node
+	upstreams               []*yamlpos.Node
 	personal                []yamlpos.Pos // where users, platforms and devices are looked at
 }
 
@@ -30,7 +31,9 @@ func namesUsed(root *yamlpos.Map) (used names) {
 		used.in(m.Node("if"))
 		used.in(m.Node("require"))
 		if then := m.Node("then"); then != nil && then.Kind == yamlpos.Mapping {
-			used.routes = append(used.routes, words(then.AsMap().Node("steer"))...)
+			m := then.AsMap()
+			used.routes = append(used.routes, words(m.Node("steer"))...)
+			used.upstreams = append(used.upstreams, words(m.Node("resolve"))...)
 		}
 	}
 	return used
