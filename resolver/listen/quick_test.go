@@ -153,14 +153,14 @@ func TestBatches(t *testing.T) {
 		done := make(chan error)
 		ctx := t.Context()
 		go func() { done <- s.ServeUDP(ctx, pc, "test") }()
-		to := pc.LocalAddr().(*net.UDPAddr)
+		to := *pc.LocalAddr().(*net.UDPAddr)
 		if to.IP.IsUnspecified() {
 			to.IP = net.IPv6loopback
 			if strings.HasPrefix(at, "0") {
 				to.IP = net.IPv4(127, 0, 0, 7) // not the one that the kernel would answer from
 			}
 		}
-		conn, err := net.DialUDP("udp", nil, to)
+		conn, err := net.DialUDP("udp", nil, &to)
 		if err != nil {
 			t.Fatal(err)
 		}
