@@ -164,7 +164,13 @@ func TestBatches(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req := plainly(t)
+		req, buf := plainly(t), make([]byte, 512)
+		for answered := false; !answered; { // until the socket has been told to say where questions went to
+			conn.Write(req)
+			conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			_, err := conn.Read(buf)
+			answered = err == nil
+		}
 		const n = 200
 		for i := range n {
 			req[0] = byte(i)
@@ -174,7 +180,6 @@ func TestBatches(t *testing.T) {
 		}
 		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 		seen := map[byte]bool{}
-		buf := make([]byte, 512)
 		for range n {
 			if _, err := conn.Read(buf); err != nil {
 				t.Errorf("%s: after %d answers: %v", at, len(seen), err)
