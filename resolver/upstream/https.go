@@ -92,10 +92,10 @@ func (h *https) post(ctx context.Context, msg []byte) (reply []byte, reused bool
 	if err != nil {
 		return nil, reused, err
 	}
-	defer resp.Body.Close()
 	if !h.life.on.Load() {
-		defer h.transport.CloseIdleConnections()
+		defer h.transport.CloseIdleConnections() // when the body is closed
 	}
+	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return nil, false, fmt.Errorf("HTTP status %q", resp.Status)
 	}

@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -426,4 +428,19 @@ func TestRunLeavesNothingOpen(t *testing.T) {
 		}
 	}
 	ask(t, g) // still works
+	h := g.servers[2].https
+	if _, err := h.ask(t.Context(), &www, manner{edns: true, pad: true}); err != nil {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); h.open() > 0; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("a connection over HTTPS is kept by a group that does not run")
+		}
+	}
+}
+
+func (h *https) open() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.conns)
 }
