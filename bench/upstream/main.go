@@ -1,6 +1,7 @@
 // Command upstream is the resolver behind the servers that are measured: it
 // answers every question of type A with one address, and all others with
-// nothing, as fast as a single thread can, so that it is never what is slow.
+// nothing, as fast as a single thread can, so that it is never what is slow. Over
+// TCP it answers too, for those who ask so, but with no such care.
 package main
 
 import (
@@ -45,7 +46,27 @@ func run(listen, address string, ttl time.Duration) error {
 	if err := errors.Join(u.SetReadBuffer(socketBytes), u.SetWriteBuffer(socketBytes)); err != nil {
 		return err
 	}
-	return serve(ipv4.NewPacketConn(c), record(a, uint32(ttl/time.Second)))
+	l, err := net.Listen("tcp4", c.LocalAddr().String())
+	if err != nil {
+		return err
+	}
+	answer := record(a, uint32(ttl/time.Second))
+	go accept(l, answer)
+	return serve(ipv4.NewPacketConn(c), answer)
+}
+
+// accept answers over TCP until the listener is closed.
+func accept(l net.Listener, a answer) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			_ = a.converse(c) // it ends as the other side likes
+		}()
+	}
 }
 
 // serve answers until the socket is closed.

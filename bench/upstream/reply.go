@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"encoding/binary"
+	"io"
 	"net/netip"
 )
 
@@ -64,4 +66,30 @@ func questionEnd(m []byte) int {
 		}
 	}
 	return -1
+}
+
+// converse answers what comes over a stream (RFC 1035, section 4.2.2) until it
+// ends, or holds what is not answered.
+func (a answer) converse(c io.ReadWriter) error {
+	in := bufio.NewReader(c)
+	var b [2 + 65535]byte
+	var reply, out []byte
+	for {
+		if _, err := io.ReadFull(in, b[:2]); err != nil {
+			return err
+		}
+		query := b[2 : 2+binary.BigEndian.Uint16(b[:])]
+		if _, err := io.ReadFull(in, query); err != nil {
+			return err
+		}
+		var ok bool
+		if reply, ok = a.reply(reply[:0], query); !ok {
+			return nil
+		}
+		out = binary.BigEndian.AppendUint16(out[:0], uint16(len(reply)))
+		out = append(out, reply...)
+		if _, err := c.Write(out); err != nil {
+			return err
+		}
+	}
 }

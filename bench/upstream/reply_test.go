@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"encoding/binary"
+	"io"
 	"net/netip"
 	"testing"
 
@@ -55,6 +58,24 @@ func TestReply(t *testing.T) {
 				t.Errorf("%v: answer %v", tt, r)
 			}
 		}
+	}
+}
+
+func TestConverse(t *testing.T) {
+	q := query(t, dnsmessage.TypeA, false)
+	framed := append(binary.BigEndian.AppendUint16(nil, uint16(len(q))), q...)
+	want, _ := one.reply(nil, q)
+	want = append(binary.BigEndian.AppendUint16(nil, uint16(len(want))), want...)
+	var got bytes.Buffer
+	stream := struct {
+		io.Reader
+		io.Writer
+	}{bytes.NewReader(append(framed, framed...)), &got}
+	if err := one.converse(stream); err != io.EOF {
+		t.Error(err)
+	}
+	if !bytes.Equal(got.Bytes(), append(want, want...)) {
+		t.Errorf("two questions are answered by %x", got.Bytes())
 	}
 }
 
