@@ -7,8 +7,8 @@
 #                           builds and writes nothing but the gateway itself
 #   --only WORK[,WORK]      some rows: cached blocklist miss_saturated miss_5k
 #                           p99_20k dot doh memory
-#   --peers PEER[,PEER]     some servers: echo dnsdist unbound pdns-recursor named
-#                           knot-resolver dnsmasq coredns
+#   --peers PEER[,PEER]     some servers: echo dnsdist dnsdist-batch unbound
+#                           pdns-recursor named knot-resolver dnsmasq coredns
 #
 # As root it installs peers that are missing by apt-get; CoreDNS is built by Go
 # and kept in ${XDG_CACHE_HOME:-~/.cache}/starferry-bench. Everything listens on
@@ -34,7 +34,7 @@ PATH=$PATH:/usr/sbin:/sbin
 COREDNS=v1.14.7
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/starferry-bench
 ROWS="cached blocklist miss_saturated miss_5k p99_20k dot doh memory"
-PEERS="echo dnsdist unbound pdns-recursor named knot-resolver dnsmasq coredns"
+PEERS="echo dnsdist dnsdist-batch unbound pdns-recursor named knot-resolver dnsmasq coredns"
 NAMES=10000 LISTED=1000000
 seconds=5 rounds=5 warmups=1 mode=full rows=$ROWS peers=$PEERS partly=""
 next_port=${BENCH_PORT:-21300}
@@ -118,6 +118,7 @@ program() {
     pdns-recursor) echo pdns_recursor ;;
     knot-resolver) echo kresd ;;
     coredns) echo "$CACHE/coredns" ;;
+    dnsdist-batch) echo dnsdist ;;
     echo | starferry) echo "$tmp/bin/$1" ;;
     *) echo "$1" ;;
   esac
@@ -218,12 +219,13 @@ prepare() {
 # --- A row.
 
 declare -A samples=() server=() at=() unmeasured=()
-work="" proto=udp block=no threads=1 pin="taskset -c 0" ask=names.q rate="" alive=()
+work="" runs=1 proto=udp block=no threads=1 pin="taskset -c 0" ask=names.q rate="" alive=()
 dir="" port=0 pid=0 value="" rps="" # of what was started, and measured, last
 
 # describe WORK sets what is different in a row.
 describe() {
-  work=$1 proto=udp block=no threads=1 pin="taskset -c 0" ask=names.q rate="" alive=()
+  work=$1 runs=$rounds proto=udp block=no threads=1 pin="taskset -c 0" ask=names.q rate="" alive=()
+  [ "$work" != p99_20k ] || [ "$mode" = smoke ] || runs=5
   case $work in
     blocklist) block=yes ask=mixed.q ;;
     miss_saturated) ask=unique ;;
@@ -288,10 +290,20 @@ right() {
   grep -q "IN[[:space:]]A[[:space:]]$ANSWER" <<<"$got" || { skip "$peer" "answers $name wrongly: $(status_of "$got")"; return 1; }
   [ "$block" = yes ] || return 0
   while read -r name; do
-    got=$(look "$peer" "$name") || true
-    grep -Eq 'status: NXDOMAIN|IN[[:space:]]A[[:space:]]0\.0\.0\.0' <<<"$got" ||
-      { skip "$peer" "does not block $name: $(status_of "$got")"; return 1; }
+    blocks "$peer" "$name" || { skip "$peer" "does not block $name: $(status_of "$got")"; return 1; }
   done < <(sed -n '5p;5000p;10000p' "$tmp/mixed")
+}
+
+# blocks PEER NAME waits for the name to be blocked: named answers while it still
+# reads the list.
+blocks() {
+  local i
+  for ((i = 0; i < 120; i++)); do
+    got=$(look "$1" "$2") || true
+    ! grep -Eq 'status: NXDOMAIN|IN[[:space:]]A[[:space:]]0\.0\.0\.0' <<<"$got" || return 0
+    attend sleep 0.5
+  done
+  return 1
 }
 
 status_of() { grep -Eo 'status: [A-Z]+|;; .*(refused|timed out|failed|error).*' <<<"$1" | head -n 1 || true; }
@@ -309,29 +321,29 @@ load() {
 }
 
 # fill PEER puts what is asked into its cache, in the row's own way: some keep
-# answers for UDP and for streams apart. Each name is asked three times, as UDP
-# may lose some.
+# answers for UDP and for streams apart. Each name is asked more than once, as
+# UDP may lose some.
 fill() {
   if [ "$proto" != udp ]; then
-    load "$1" "$tmp/$ask" -n 3 -l 5 || true
+    load "$1" "$tmp/$ask" -n 2 -l 5 || true
     return
   fi
-  attend "$tmp/bin/pace" -to "127.0.0.1:${at[$1]}" -names "$tmp/${ask%.q}" -rate "$NAMES" -for 3s >"$tmp/load" 2>&1 || true
+  attend "$tmp/bin/pace" -to "127.0.0.1:${at[$1]}" -names "$tmp/${ask%.q}" -rate "$NAMES" -for 2s >"$tmp/load" 2>&1 || true
 }
 
 # cpu PID prints the ticks that all threads of the process have used.
 cpu() { sed 's/.*) //' "/proc/$1/stat" | awk '{ print $12 + $13 }'; }
 
-# measure PEER ROUND prints nothing; it sets value and rps, or fails.
+# measure PEER ROUND SECONDS sets value and rps, or fails.
 measure() {
   local file=$tmp/$ask before after more=()
   if [ "$ask" = unique ]; then
     file=$tmp/unique
-    unique_questions "$file" $((seconds * ${rate:-120000})) "$1$2"
+    unique_questions "$file" $(($3 * ${rate:-120000} * 11 / 10)) "$1$2"
   fi
   [ -z "$rate" ] || more=(-Q "$rate")
   before=$(cpu "${server[$1]}") || return 1
-  load "$1" "$file" -l "$seconds" "${more[@]}" || return 1
+  load "$1" "$file" -l "$3" "${more[@]}" || return 1
   after=$(cpu "${server[$1]}") || return 1
   read -r value rps < <(price $((after - before)) <"$tmp/load")
   [ -n "$value" ]
@@ -349,17 +361,20 @@ price() {
     END { if (all > 0.95 * sent && good > 0.99 * all) printf "%.3f %.0f\n", ticks / hz / all * 1e6, rps }' || true
 }
 
-# pace PEER sets value to the p99 of a steady 20,000 q/s. A question without an
+# pace PEER SECONDS sets value to the p99 of a steady 20,000 q/s. A question without an
 # answer counts as a second.
 pace() {
-  attend "$tmp/bin/pace" -to "127.0.0.1:${at[$1]}" -names "$tmp/names" -rate 20000 -for "$((seconds + 1))s" >"$tmp/load" 2>&1 || return 1
-  read -r value rps < <(awk -v s=$((seconds + 1)) '/^window/ && $6 > 0 { print $10, $6 / s }' "$tmp/load") && [ -n "$value" ]
+  attend "$tmp/bin/pace" -to "127.0.0.1:${at[$1]}" -names "$tmp/names" -rate 20000 -for "$2s" >"$tmp/load" 2>&1 || return 1
+  read -r value rps < <(awk -v s="$2" '/^window/ && $6 > 0 { print $10, $6 / s }' "$tmp/load") && [ -n "$value" ]
 }
 
-# once PEER ROUND measures, and keeps the value but for that of the first round.
+# once PEER ROUND measures, and keeps the value but for that of the first round,
+# which is short.
 once() {
+  local span=$seconds
   value="" rps=""
-  if [ "$work" = p99_20k ]; then pace "$1"; else measure "$@"; fi || {
+  [ "$2" -ge "$warmups" ] || span=1
+  if [ "$work" = p99_20k ]; then pace "$1" "$span"; else measure "$@" "$span"; fi || {
     skip "$1" "fails under load: $(grep -E 'completed|lost|codes|rror' "$tmp/load" | tr -s '\n ' ' ')"
     return 1
   }
@@ -377,7 +392,7 @@ row() {
     ! takes_part "$peer" || { start "$peer" && right "$peer" && alive+=("$peer"); } || halt "$peer"
   done
   [ "$ask" = unique ] || for peer in "${alive[@]}"; do fill "$peer"; done
-  for ((round = 0; round < rounds + warmups; round++)); do
+  for ((round = 0; round < runs + warmups; round++)); do
     still=()
     for peer in "${alive[@]}"; do
       if once "$peer" "$round"; then still+=("$peer"); else halt "$peer"; fi
@@ -414,7 +429,7 @@ rss() { awk -v key="$2:" '$1 == key { print $2 / 1024 }' "/proc/$1/status"; } # 
 settled() {
   local now same=0 i
   mb=0
-  for ((i = 0; i < 60 && same < 6; i++)); do
+  for ((i = 0; i < 40 && same < 6; i++)); do
     now=$(rss "$1" VmRSS)
     if awk -v a="$mb" -v b="$now" 'BEGIN { exit !(a - b < 0.3 && b - a < 0.3) }'; then same=$((same + 1)); else same=0; fi
     mb=$now
@@ -517,7 +532,8 @@ cell() {
   v=$(of "$1" "$2")
   [ -n "$v" ] || { printf ' |'; return; }
   r=$(over "$(of "$1" starferry)" "$v")
-  if [ "$2" = starferry ]; then printf ' **%.3g** |' "$v"; else printf ' %.3g%s |' "$v" "${r:+ ($(printf %.2f "$r"))}"; fi
+  v=$(awk -v v="$v" 'BEGIN { printf v < 100 ? "%.3g" : "%.0f", v }')
+  if [ "$2" = starferry ]; then printf ' **%s** |' "$v"; else printf ' %s%s |' "$v" "${r:+ ($(printf %.2f "$r"))}"; fi
 }
 
 title() {
@@ -564,10 +580,11 @@ version() { # PEER
 
 facts() {
   local peer versions=""
-  for peer in ${peers/echo/}; do
+  for peer in $peers; do
+    [[ $peer != echo && $peer != dnsdist-batch ]] || continue
     ! have "$(program "$peer")" || versions+=", $peer $(version "$peer" || true)"
   done
-  echo "In parentheses: ours over theirs. Measured by \`bench/dns.sh$([ "$mode" = full ] || echo " --$mode")\`: medians of $rounds runs of $seconds s."
+  echo "In parentheses: ours over theirs. Measured by \`bench/dns.sh$([ "$mode" = full ] || echo " --$mode")\`: medians of $rounds runs of $seconds s (p99: of five)."
   echo "$(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo), $(nproc) cores, Linux $(uname -r), $(go env GOVERSION)${versions}."
 }
 

@@ -30,6 +30,7 @@ newServer({address='127.0.0.2:$up', sockets=8, checkInterval=5})
 pc = newPacketCache(400000, {maxTTL=86400, numberOfShards=20})
 getPool(''):setCache(pc)
 LUA
+    [ -z "${vector:-}" ] || echo "setUDPMultipleMessagesVectorSize($vector)"
     if [ "$proto" = dot ]; then
       echo "addTLSLocal('127.0.0.1:$((port + 1))', '$tmp/cert.pem', '$tmp/key.pem', {provider='openssl', reusePort=true})"
     elif [ "$proto" = doh ]; then
@@ -44,6 +45,14 @@ LUA
     fi
   } >"$dir/dnsdist.conf"
   cmd=(dnsdist --supervised --disable-syslog -C "$dir/dnsdist.conf")
+}
+
+# dnsdist reads and writes datagrams one by one unless it is told to take many at
+# once, which halves its price on hits.
+run_dnsdist-batch() {
+  [ "$proto" = udp ] || { why="is dnsdist but for UDP"; return 1; }
+  local vector=64
+  run_dnsdist
 }
 
 run_unbound() {
