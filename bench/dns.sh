@@ -321,14 +321,14 @@ load() {
 }
 
 # fill PEER puts what is asked into its cache, in the row's own way: some keep
-# answers for UDP and for streams apart. Each name is asked more than once, as
-# UDP may lose some.
+# answers for UDP and for streams apart. Each name is asked twice, as UDP may
+# lose some.
 fill() {
-  if [ "$proto" != udp ]; then
-    load "$1" "$tmp/$ask" -n 2 -l 5 || true
-    return
+  if have dnsperf; then
+    load "$1" "$tmp/$ask" -n 2 -l 10 || true
+  else
+    attend "$tmp/bin/pace" -to "127.0.0.1:${at[$1]}" -names "$tmp/${ask%.q}" -rate "$NAMES" -for 2s >"$tmp/load" 2>&1 || true
   fi
-  attend "$tmp/bin/pace" -to "127.0.0.1:${at[$1]}" -names "$tmp/${ask%.q}" -rate "$NAMES" -for 2s >"$tmp/load" 2>&1 || true
 }
 
 # cpu PID prints the ticks that all threads of the process have used.
@@ -617,6 +617,7 @@ main() {
   for one in $rows; do
     if [ "$one" = memory ]; then memory; else row "$one"; fi
   done
+  [ "$mode" != smoke ] || note "a smoke: its list is of $LISTED names, and its figures say nothing"
   echo
   table
   echo
