@@ -179,7 +179,7 @@ modules.unload('detect_time_jump')
 cache.open(256 * MB, 'lmdb://$dir/cache')
 modules.load('policy')
 $list
-policy.add(policy.all(policy.STUB({'127.0.0.2@$up'})))
+policy.add(policy.all(policy.FORWARD({'127.0.0.2@$up'})))
 LUA
   cmd=(kresd -n -q -c "$dir/kresd.conf" "$dir")
 }
