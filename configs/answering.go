@@ -46,7 +46,7 @@ func switched(m *yamlpos.Map, key string, def bool) (settings *yamlpos.Map, on b
 // rateLimit reads bounds. None holds unless it is asked for: a number that suits
 // an office of ten starves a forwarder of ten thousand.
 func rateLimit(m *yamlpos.Map) (l RateLimit) {
-	m, on := switched(m, "rate_limit", false)
+	m, on := switched(m, "rate_limit", true)
 	if m == nil {
 		if on {
 			l = RateLimit{Client: Rate{1000, 2000}, Network: Rate{10000, 20000}, Responses: 200, Slip: 2}

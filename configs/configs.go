@@ -22,6 +22,7 @@ import (
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/internal/yamlpos"
+	"github.com/starferry/starferry/resolver/upstream"
 )
 
 // The defaults of what may be left out of a node file.
@@ -82,11 +83,10 @@ type Route struct {
 // An Upstream is a group of resolvers that are asked for a node.
 type Upstream struct {
 	Name      string
-	Resolvers []Server
-	Servers   []netip.AddrPort // those of Resolvers that are asked in plain DNS
-	Strategy  string           // fastest, parallel or failover
+	Servers   []upstream.Server
+	Strategy  upstream.Strategy
 	Timeout   time.Duration    // of one question
-	Bootstrap []netip.AddrPort // who knows the addresses of Resolvers without one
+	Bootstrap []netip.AddrPort // who knows the addresses of servers without one
 	Domains   []string         // names below them are asked here unless a policy says otherwise
 	At        yamlpos.Pos
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver/upstream"
 )
 
 // china says where the demo's origins are.
@@ -77,8 +78,8 @@ func TestExampleGateway(t *testing.T) {
 	same(t, "tun", g.TUN, "starferry0")
 	same(t, "key file", g.WireGuard.PrivateKeyFile, "gateway.key")
 	same(t, "posture drop", g.PostureDrop, "/var/lib/starferry/posture")
-	same(t, "upstream servers", g.Upstreams[0].Servers, []netip.AddrPort{
-		netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("192.0.2.54:53")})
+	same(t, "upstream servers", g.Upstreams[0].Servers, []upstream.Server{
+		{Addr: netip.MustParseAddrPort("192.0.2.53:53")}, {Addr: netip.MustParseAddrPort("192.0.2.54:53")}})
 	same(t, "upstream timeout", g.Upstreams[0].Timeout, 2*time.Second)
 	same(t, "egress pool", g.Egresses[0].Pool, prefixes("240.1.0.0/16", "fd5f:57a6:7272:b000::/52"))
 	same(t, "nodes behind", g.Egresses[0].Nodes, prefixes("100.72.160.0/24", "fd5f:57a6:7272:a000::/64"))
@@ -107,7 +108,7 @@ func TestExampleConnector(t *testing.T) {
 	same(t, "role", s.Role(), "connector")
 	same(t, "kernel", c.Kernel, true)
 	same(t, "tun", c.TUN, "starferry0")
-	same(t, "resolver", c.Resolver.Servers[0], netip.MustParseAddrPort("223.5.5.5:53"))
+	same(t, "resolver", c.Resolver.Servers[0].Addr, netip.MustParseAddrPort("223.5.5.5:53"))
 	same(t, "endpoint", c.Egresses[0].Endpoint, "hk-1.example.com:51820")
 	same(t, "slices", c.Slices, prefixes("100.72.0.0/20", "fd5f:57a6:7272::/52"))
 	same(t, "a poison", c.Poison[0], netip.MustParsePrefix("4.36.66.178/32"))
@@ -295,7 +296,7 @@ func FuzzRead(f *testing.F) {
 		if e, err := ReadEgress("egress.yaml", src); err == nil && (e.Name == "" || len(e.Pool) == 0) {
 			t.Errorf("incomplete egress without an error: %+v", e)
 		}
-		if c, err := ReadConnector("connector.yaml", src); err == nil && (c.Name == "" || len(c.Slices) == 0 || len(c.Resolver.Resolvers) == 0) {
+		if c, err := ReadConnector("connector.yaml", src); err == nil && (c.Name == "" || len(c.Slices) == 0 || len(c.Resolver.Servers) == 0) {
 			t.Errorf("incomplete connector without an error: %+v", c)
 		}
 		if devices, err := ReadDevices("devices.yaml", src); err == nil {

@@ -3,11 +3,14 @@ package configs
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 	"time"
 
 	"github.com/starferry/starferry/internal/yamlpos"
 )
+
+var pathForm = regexp.MustCompile(`^/[A-Za-z0-9._~/-]*$`)
 
 // The defaults of what may be left out of dns.
 const (

@@ -13,6 +13,7 @@ import (
 	"github.com/starferry/starferry/demo/world"
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/node"
+	"github.com/starferry/starferry/resolver/upstream"
 	"github.com/starferry/starferry/tunnel/link"
 )
 
@@ -128,7 +129,7 @@ func (f *fleet) makeConnector(o *Options, w *world.World) error {
 	c := set.Connector
 	settle(&c.Node, o, "connector", netip.MustParseAddrPort("127.0.0.1:0"))
 	c.Egresses[0].PublicKey, c.Egresses[0].Endpoint = f.keys.egress.Public(), f.egressAt.String()
-	c.Resolver.Servers = []netip.AddrPort{world.Resolver()}
+	c.Resolver.Servers = []upstream.Server{{Addr: world.Resolver()}}
 	c.Kernel = false
 	f.connector, err = node.NewConnector(c, f.keys.connector, node.Surroundings{Log: o.Log, Version: o.Version, Dial: w.Dial, Ping: w.Ping})
 	return err
@@ -146,7 +147,7 @@ func (f *fleet) makeGateway(o *Options, w *world.World) error {
 	g := set.Gateway
 	settle(&g.Node, o, "gateway", f.gatewayAt)
 	g.Egresses[0].PublicKey, g.Egresses[0].Endpoint = f.keys.egress.Public(), f.egressAt.String()
-	g.Upstreams = []configs.Upstream{{Name: "default", Servers: []netip.AddrPort{w.Public()}, Timeout: 2 * time.Second}}
+	g.Upstreams = []configs.Upstream{{Name: "default", Servers: []upstream.Server{{Addr: w.Public()}}, Timeout: 2 * time.Second}}
 	g.Listen = []netip.AddrPort{office}
 	g.TUN, g.PostureDrop = "", ""
 	if f.gateway, err = node.NewGateway(g, f.keys.gateway, f.loadGateway, node.Surroundings{Log: o.Log, Version: o.Version}); err != nil {

@@ -129,7 +129,7 @@ func (c *Connector) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	tasks := slices.Concat(c.trunk.tasks(), dns, c.probers(), []lifecycle.Task{
+	tasks := slices.Concat(c.trunk.tasks(), dns, c.dns.outside.tasks(), c.probers(), []lifecycle.Task{
 		{Name: "errands", Run: c.worker.Run},
 		{Name: "leases", Run: c.table.Run},
 		{Name: "neighbours", Run: c.neighbours.Run},

@@ -24,6 +24,7 @@ type connectorDNS struct {
 	c       *Connector
 	handler *resolver.Connector
 	server  *listen.Server
+	outside *outside
 }
 
 func newConnectorDNS(c *Connector) (*connectorDNS, error) {
@@ -31,7 +32,7 @@ func newConnectorDNS(c *Connector) (*connectorDNS, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &connectorDNS{c: c}
+	d := &connectorDNS{c: c, outside: resolve}
 	d.handler = &resolver.Connector{
 		Name:     c.set.Name,
 		Version:  c.near.Version,

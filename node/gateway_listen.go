@@ -31,7 +31,8 @@ func limits(l configs.Limits) listen.Limits {
 
 // newGuard makes what keeps clients from taking more than their share.
 func newGuard(set *configs.DNS) (g listen.Guard, err error) {
-	r := &set.RateLimit
+	r := set.RateLimit
+	r.Exempt = append(guard.Loopback(), r.Exempt...)
 	g.Clock = guard.StartClock()
 	if g.Load, err = guard.NewLoad(guard.LoadLimits{}); err != nil {
 		return g, err

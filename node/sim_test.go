@@ -24,6 +24,7 @@ import (
 	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/internal/simnet"
 	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver/upstream"
 	"github.com/starferry/starferry/state"
 	"github.com/starferry/starferry/tunnel/link"
 )
@@ -265,7 +266,7 @@ func (w *world) stateDir(name string) string { return filepath.Join(w.dir, name)
 func (w *world) startGateway() {
 	set := &configs.Gateway{
 		Node: w.node("gw-sjc", gatewayAddrs, poolA), Slice: slice, Routes: []configs.Route{{Name: "hong-kong", Via: []string{"hk-1"}}},
-		Upstreams: []configs.Upstream{{Name: "default", Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")}, Timeout: time.Second}},
+		Upstreams: []configs.Upstream{{Name: "default", Servers: []upstream.Server{{Addr: netip.MustParseAddrPort("192.0.2.53:53")}}, Timeout: time.Second}},
 		Egresses: []configs.Peer{{Name: "hk-1", PublicKey: egressKey.Public(), Endpoint: egressOuter.String(), Address: egressAddrs, Pool: poolB,
 			Nodes: prefixes("100.72.160.0/24", "fd5f:57a6:7272:a000::/64")}},
 	}
@@ -322,7 +323,7 @@ func (w *world) startConnector(name string) {
 	n := number(name)
 	set := &configs.Connector{Node: w.node(name, connectorAddrs(n), poolC(n)), Slices: slice}
 	set.Egresses = []configs.Peer{{Name: "hk-1", PublicKey: egressKey.Public(), Endpoint: egressOuter.String(), Address: egressAddrs}}
-	set.Resolver = configs.Upstream{Name: "china", Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.54:53")}, Timeout: time.Second}
+	set.Resolver = configs.Upstream{Name: "china", Servers: []upstream.Server{{Addr: netip.MustParseAddrPort("192.0.2.54:53")}}, Timeout: time.Second}
 	if w.mainland[name] == nil {
 		w.mainland[name] = &far{w: w, inbox: newInbox(w)}
 	}

@@ -49,7 +49,7 @@ func newOutside(groups []configs.Upstream, set configs.Cache, near *Surroundings
 			return nil, fmt.Errorf("upstream group %s: %w", u.Name, err)
 		}
 		in := &group{resolvers: g, Source: &cache.Source{
-			Cache: o.cache, Group: u.Name, Ask: g.Exchange, Lives: lives(set), Stale: set.ServeStale, Prefetch: set.Prefetch,
+			Cache: o.cache, Group: u.Name, Ask: g.Exchange, Lives: lives(set), Stale: set.ServeStale, StaleTTL: set.StaleTTL, Prefetch: set.Prefetch,
 		}}
 		o.groups[u.Name] = in
 		for _, d := range u.Domains {
@@ -64,35 +64,9 @@ func newOutside(groups []configs.Upstream, set configs.Cache, near *Surroundings
 }
 
 func newGroup(u configs.Upstream, near *Surroundings) (*upstream.Group, error) {
-	set := upstream.Config{Timeout: u.Timeout, Dial: near.simulated, Bootstrap: u.Bootstrap, Strategy: upstream.Failover}
-	var err error
-	if u.Strategy != "" {
-		if set.Strategy, err = upstream.ParseStrategy(u.Strategy); err != nil {
-			return nil, err
-		}
-	}
-	for _, s := range u.Resolvers {
-		set.Servers = append(set.Servers, server(s))
-	}
-	if len(u.Resolvers) == 0 {
-		for _, a := range u.Servers {
-			set.Servers = append(set.Servers, upstream.Server{Addr: a})
-		}
-	}
-	return upstream.New(set)
-}
-
-func server(s configs.Server) upstream.Server {
-	out := upstream.Server{Addr: s.Addr, Name: s.Name, Path: s.Path}
-	for _, t := range []upstream.Transport{upstream.UDP, upstream.TCP, upstream.TLS, upstream.HTTPS} {
-		if t.String() == s.Transport {
-			out.Transport = t
-		}
-	}
-	if !s.Addr.Addr().IsValid() {
-		out.Host = s.Name
-	}
-	return out
+	return upstream.New(upstream.Config{
+		Servers: u.Servers, Strategy: u.Strategy, Timeout: u.Timeout, Bootstrap: u.Bootstrap, Dial: near.simulated,
+	})
 }
 
 // lives returns the bounds of lives; zero for those of the cache itself.

@@ -93,12 +93,18 @@ type Reply struct {
 	Age   uint32 // of these have passed, rounded up: a record is never promised for longer than it has
 	Kept  bool   // it was in the cache
 	Stale bool   // and its time is over
+
+	stale uint32 // the TTL that it is given with then
 }
 
-func (e *entry) reply(now time.Time) Reply {
+func (s *Source) reply(e *entry, now time.Time) Reply {
 	passed := max(0, now.Sub(e.stored))
+	stale := uint32(s.StaleTTL / time.Second)
+	if stale == 0 {
+		stale = staleTTL
+	}
 	return Reply{
-		Answer: e.answer, Kept: true, Stale: !now.Before(e.expiry), Life: uint32(e.expiry.Sub(e.stored) / time.Second),
+		Answer: e.answer, Kept: true, Stale: !now.Before(e.expiry), Life: uint32(e.expiry.Sub(e.stored) / time.Second), stale: stale,
 		Age: uint32((passed + time.Second - 1) / time.Second),
 	}
 }
@@ -112,7 +118,7 @@ const staleTTL = 30
 func (r Reply) Span() wire.Span {
 	s := wire.Span{Age: r.Age}
 	if r.Stale {
-		s.Least, s.Most = staleTTL, staleTTL
+		s.Least, s.Most = r.stale, r.stale
 	}
 	return s
 }

@@ -44,6 +44,7 @@ type Source struct {
 	Ask      Ask
 	Lives    wire.Lives    // zero: [DefaultLives]
 	Stale    time.Duration // for which answers serve after their end; zero: none does
+	StaleTTL time.Duration // that they are given with; zero: 30 s (RFC 8767 section 4)
 	Prefetch bool
 
 	Count Counters
@@ -70,10 +71,10 @@ func (s *Source) Resolve(ctx context.Context, q Question) (Reply, error) {
 		s.Count.Hits.Add(1)
 		e.uses.Add(1)
 		s.renew(ctx, e, now)
-		return e.reply(now), nil
+		return s.reply(e, now), nil
 	case now.Sub(e.stored) < time.Duration(e.retry.Load()):
 		s.Count.Stale.Add(1)
-		return e.reply(now), nil
+		return s.reply(e, now), nil
 	}
 	return s.better(ctx, e)
 }
@@ -155,7 +156,7 @@ func (s *Source) better(ctx context.Context, e *entry) (Reply, error) {
 		}
 		done <- result{r, err}
 	}) {
-		return e.reply(time.Now()), nil
+		return s.reply(e, time.Now()), nil
 	}
 	wait := time.NewTimer(patience)
 	defer wait.Stop()
@@ -170,7 +171,7 @@ func (s *Source) better(ctx context.Context, e *entry) (Reply, error) {
 	case <-wait.C:
 	}
 	s.Count.Stale.Add(1)
-	return e.reply(time.Now()), nil
+	return s.reply(e, time.Now()), nil
 }
 
 // aside does something in the background, and reports whether it does: not if
