@@ -95,7 +95,7 @@ func TestExampleCommentedOut(t *testing.T) {
 	same(t, "server name", g.ServerName, "dns.example.com")
 	same(t, "forwarders", g.Forwarders, prefixes("10.0.0.53/32"))
 	same(t, "rate limit", g.RateLimit, RateLimit{
-		Client: Rate{1000, 2000}, Network: Rate{10000, 20000}, Responses: 200, Slip: 2, Exempt: prefixes("127.0.0.0/8"),
+		Client: Rate{1000, 2000}, Network: Rate{10000, 20000}, Responses: 200, Slip: 2, Exempt: prefixes("10.0.0.53/32"),
 	})
 	same(t, "zone", g.Local.Zones[0].Name+" "+g.Local.Zones[0].File, "lab.example etc/lab.zone")
 	same(t, "hosts", g.Local.Hosts, []string{"/etc/hosts"})

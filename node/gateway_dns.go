@@ -92,7 +92,9 @@ func (d *gatewayDNS) makeHandler(names *local.Table) *resolver.Gateway {
 		Tally:     g.records.decisions.of,
 		Record:    d.queries.record,
 		Repeat:    d.queries.repeat(),
-		Now:       now,
+
+		Unrecorded: d.queries.unrecorded,
+		Now:        now,
 	}
 	if len(set.Forwarders) > 0 {
 		h.Forwarder = d.who.forwarders.Contains

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 
@@ -74,6 +75,11 @@ func (q *queries) repeat() func(*resolver.Record) {
 		return nil
 	}
 	return q.record
+}
+
+// unrecorded reports that a record would go nowhere.
+func (q *queries) unrecorded(as resolver.Action) bool {
+	return q.log == nil && as == resolver.Allowed && !q.records.log.Enabled(context.Background(), slog.LevelDebug)
 }
 
 // record remembers what became of a question.

@@ -78,7 +78,9 @@ type Gateway struct {
 	// return.
 	Record func(*Record)
 	Repeat func(*Record)
-	Now    func() time.Time
+	// Unrecorded tells actions that nobody wants a record of.
+	Unrecorded func(Action) bool
+	Now        func() time.Time
 }
 
 // An asking is one question in work at the gateway.
@@ -221,7 +223,7 @@ func (a *asking) ask(ctx context.Context, q Question) {
 
 // reply asks upstream, and keeps how long what it learns is good.
 func (a *asking) reply(ctx context.Context, q Question) (cache.Reply, error) {
-	u, err := q.upstream()
+	u, err := a.outward(q)
 	if err != nil {
 		return cache.Reply{}, err
 	}
@@ -242,6 +244,16 @@ func (a *asking) reply(ctx context.Context, q Question) (cache.Reply, error) {
 	}
 	a.stale, a.kept = a.stale || r.Stale || then.ECS.Client, a.kept && r.Kept
 	return r, nil
+}
+
+// outward returns a question as upstream is asked. That of the asked name has
+// come in that form already.
+func (a *asking) outward(q Question) (cache.Question, error) {
+	if a.plain.Req == nil || q.Name != a.Name {
+		return q.upstream()
+	}
+	var lower [256]byte
+	return cache.Question{Name: string(wire.AppendLower(lower[:0], a.plain.Name)), Type: q.Type, Class: q.Class, DO: q.DO, CD: q.CD}, nil
 }
 
 // act does what was decided.
@@ -393,7 +405,7 @@ func (a *asking) record(o *outcome, from *listen.Client, req, resp []byte) {
 		a.g.Tally(o.action, a.rule(), rcode).Add(1)
 	}
 	blocked := o.action == Blocked || o.action == Denied
-	if a.g.Record == nil || !a.logging().Wants(blocked, rand.Uint64()) {
+	if a.g.Record == nil || a.g.Unrecorded != nil && a.g.Unrecorded(o.action) || !a.logging().Wants(blocked, rand.Uint64()) {
 		return
 	}
 	r := a.recordOf(o)

@@ -48,7 +48,7 @@ func New(bytes int) *Cache {
 	c := &Cache{seed: maphash.MakeSeed()}
 	for i := range c.shards {
 		c.shards[i].limit, c.shards[i].free = bytes/shards, bytes/shards
-		c.shards[i].entries = make(map[Key]*entry)
+		c.shards[i].entries = make(map[uint64]*entry)
 		c.shards[i].ring.prev, c.shards[i].ring.next = &c.shards[i].ring, &c.shards[i].ring
 	}
 	return c
@@ -58,7 +58,7 @@ func New(bytes int) *Cache {
 // in the order of their last use: ring.next is the latest.
 type shard struct {
 	mu      sync.Mutex
-	entries map[Key]*entry
+	entries map[uint64]*entry // by the hash of the key; of two that have the same one is kept
 	ring    entry
 	limit   int // bytes
 	free    int // of these
@@ -67,8 +67,9 @@ type shard struct {
 // An entry is constant but for its place in the ring and its counters.
 type entry struct {
 	prev, next *entry
+	hash       uint64
 	key        Key
-	answer     *wire.Answer
+	answer     wire.Answer
 	stored     time.Time
 	expiry     time.Time
 	gone       time.Time // until when it serves as a stale one; not before expiry
@@ -80,10 +81,10 @@ type entry struct {
 
 // overhead is what an entry costs besides its bytes: itself, its answer, its
 // key in the map, and the map's slack, as measured with a million entries.
-const overhead = 480
+const overhead = 400
 
 func (e *entry) size() int {
-	return overhead + len(e.answer.Msg) + 2*len(e.answer.TTLs) + len(e.answer.Why.Text) + len(e.key.Name)
+	return overhead + len(e.answer.Msg) + len(e.answer.TTLs) + len(e.answer.Why.Text) + len(e.key.Name)
 }
 
 // A Reply is an answer with how it was come by.
@@ -104,7 +105,7 @@ func (s *Source) reply(e *entry, now time.Time) Reply {
 		stale = staleTTL
 	}
 	return Reply{
-		Answer: e.answer, Kept: true, Stale: !now.Before(e.expiry), Life: uint32(e.expiry.Sub(e.stored) / time.Second), stale: stale,
+		Answer: &e.answer, Kept: true, Stale: !now.Before(e.expiry), Life: uint32(e.expiry.Sub(e.stored) / time.Second), stale: stale,
 		Age: uint32((passed + time.Second - 1) / time.Second),
 	}
 }
@@ -141,17 +142,23 @@ func (r Reply) Msg() *dns.Msg {
 	return m
 }
 
-func (c *Cache) shard(k Key) *shard {
-	return &c.shards[maphash.Comparable(c.seed, k)%shards]
+func (c *Cache) find(k Key, now time.Time) *entry {
+	hash := maphash.Comparable(c.seed, k)
+	return c.shards[hash%shards].find(hash, k, now)
+}
+
+func (c *Cache) put(e *entry) {
+	e.hash = maphash.Comparable(c.seed, e.key)
+	c.shards[e.hash%shards].put(e)
 }
 
 // find returns the entry that serves at this time, be it as a stale one; nil
 // if there is none.
-func (s *shard) find(k Key, now time.Time) *entry {
+func (s *shard) find(hash uint64, k Key, now time.Time) *entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.entries[k]
-	if e == nil {
+	e := s.entries[hash]
+	if e == nil || e.key != k {
 		return nil
 	}
 	if !now.Before(e.gone) {
@@ -168,7 +175,7 @@ func (s *shard) find(k Key, now time.Time) *entry {
 func (s *shard) put(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.entries[e.key]; old != nil {
+	if old := s.entries[e.hash]; old != nil {
 		s.drop(old)
 	}
 	if e.size() > s.limit {
@@ -178,13 +185,13 @@ func (s *shard) put(e *entry) {
 		s.drop(s.ring.prev)
 	}
 	s.free -= e.size()
-	s.entries[e.key] = e
+	s.entries[e.hash] = e
 	s.ring.push(e)
 }
 
 func (s *shard) drop(e *entry) {
 	e.unlink()
-	delete(s.entries, e.key)
+	delete(s.entries, e.hash)
 	s.free += e.size()
 }
 

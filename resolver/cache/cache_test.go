@@ -168,7 +168,7 @@ func TestNothingIsShared(t *testing.T) {
 			t.Fatal(err)
 		}
 		for j, k := range keys {
-			if hit := c.shard(k).find(k, time.Now()) != nil; hit != (i == j) {
+			if hit := c.find(k, time.Now()) != nil; hit != (i == j) {
 				t.Errorf("stored as %+v, looked up as %+v: %t", stored, k, hit)
 			}
 		}
@@ -274,7 +274,7 @@ func FuzzModel(f *testing.F) {
 	f.Add(uint64(1), uint16(200))
 	f.Fuzz(func(t *testing.T, seed uint64, steps uint16) {
 		r := rand.New(rand.NewPCG(seed, 0))
-		s := &shard{entries: map[Key]*entry{}, limit: 8 * 1024, free: 8 * 1024}
+		s := &shard{entries: map[uint64]*entry{}, limit: 8 * 1024, free: 8 * 1024}
 		s.ring.prev, s.ring.next = &s.ring, &s.ring
 		const all = 8 * 1024
 		var model []*entry // latest first
@@ -296,9 +296,10 @@ func FuzzModel(f *testing.F) {
 		}
 		for range steps {
 			now = now.Add(time.Duration(r.IntN(3)) * time.Second)
-			k := Key{Question: Question{Name: strings.Repeat("n", 1+r.IntN(40))}}
+			n := 1 + r.IntN(40)
+			k, hash := Key{Question: Question{Name: strings.Repeat("n", n)}}, uint64(n)
 			if r.IntN(2) == 0 {
-				e := &entry{key: k, answer: &wire.Answer{Msg: make([]byte, r.IntN(2000)*(1+r.IntN(6)))}, stored: now, gone: now.Add(time.Duration(r.IntN(20)) * time.Second)}
+				e := &entry{key: k, hash: hash, answer: wire.Answer{Msg: make([]byte, r.IntN(2000)*(1+r.IntN(6)))}, stored: now, gone: now.Add(time.Duration(r.IntN(20)) * time.Second)}
 				s.put(e)
 				remove(k)
 				for e.size() <= all && used()+e.size() > all {
@@ -308,7 +309,7 @@ func FuzzModel(f *testing.F) {
 					model = append([]*entry{e}, model...)
 				}
 			} else {
-				found := s.find(k, now)
+				found := s.find(hash, k, now)
 				e := remove(k)
 				live := e != nil && now.Before(e.gone)
 				if live {

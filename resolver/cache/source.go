@@ -62,7 +62,7 @@ type Counters struct {
 // gets when upstream fails, or takes its time; the work goes on behind.
 func (s *Source) Resolve(ctx context.Context, q Question) (Reply, error) {
 	k, now := Key{s.Group, q}, time.Now()
-	e := s.Cache.shard(k).find(k, now)
+	e := s.Cache.find(k, now)
 	switch {
 	case e == nil:
 		s.Count.Misses.Add(1)
@@ -102,24 +102,24 @@ func (s *Source) fetch(ctx context.Context, k Key, old *entry) (Reply, error) {
 		lives = DefaultLives
 	}
 	ttl, now := time.Duration(a.Settle(lives))*time.Second, time.Now()
+	e := &entry{key: k, answer: a, stored: now, expiry: now.Add(ttl), gone: now.Add(ttl)}
 	if ttl > 0 {
-		e := &entry{key: k, answer: a, stored: now, expiry: now.Add(ttl), gone: now.Add(ttl)}
 		if a.Rcode != wire.Servfail {
 			e.gone = e.gone.Add(s.Stale)
 		}
-		s.Cache.shard(k).put(e)
+		s.Cache.put(e)
 	}
-	return Reply{Answer: a, Life: uint32(ttl / time.Second)}, nil
+	return Reply{Answer: &e.answer, Life: uint32(ttl / time.Second)}, nil
 }
 
 // read takes a message apart. The rare one that is not plain is written anew.
-func read(msg []byte) (*wire.Answer, error) {
+func read(msg []byte) (wire.Answer, error) {
 	if a, ok := wire.ReadAnswer(msg); ok {
-		return &a, nil
+		return a, nil
 	}
 	var m dns.Msg
 	if err := m.Unpack(msg); err != nil {
-		return nil, err
+		return wire.Answer{}, err
 	}
 	rcode := m.Rcode
 	kept := m.Extra[:0]
@@ -131,14 +131,14 @@ func read(msg []byte) (*wire.Answer, error) {
 	m.Extra, m.Compress, m.Rcode = kept, true, rcode&15
 	b, err := m.Pack()
 	if err != nil {
-		return nil, err
+		return wire.Answer{}, err
 	}
 	a, ok := wire.ReadAnswer(b)
 	if !ok {
-		return nil, errors.New("a message that is not well-formed")
+		return a, errors.New("a message that is not well-formed")
 	}
 	a.Rcode = rcode
-	return &a, nil
+	return a, nil
 }
 
 // better asks for a newer answer than one whose time is over, and falls back
@@ -204,7 +204,7 @@ func (s *Source) renew(ctx context.Context, e *entry, now time.Time) {
 // its end.
 func (s *Source) Renew(ctx context.Context, q Question) {
 	k, now := Key{s.Group, q}, time.Now()
-	if e := s.Cache.shard(k).find(k, now); e != nil && now.Before(e.expiry) {
+	if e := s.Cache.find(k, now); e != nil && now.Before(e.expiry) {
 		e.uses.Store(popular)
 		s.renew(ctx, e, now)
 	}

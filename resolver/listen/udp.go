@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -120,9 +121,10 @@ func (s *Server) ServeUDP(ctx context.Context, pc net.PacketConn, name string) e
 		pc.Close()
 		return fmt.Errorf("listener %s: %w", name, err)
 	}
-	w := &workers{s: s, sock: sock, name: name, free: make(chan struct{}, or(s.Limits.Workers, 1024))}
+	w := &workers{s: s, sock: sock, name: name, free: make(chan struct{}, or(s.Limits.Workers, 1024)), next: make(chan *packet)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer w.work.Wait()
+	defer close(w.next)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { pc.Close() })
 	defer stop()
@@ -168,15 +170,22 @@ func (s *Server) serveEach(ctx context.Context, sock socket, name string, later 
 	}
 }
 
-// workers answer the questions of a socket that take longer.
+// workers answer the questions of a socket that take longer. Some of them wait
+// for the next question rather than end: a new goroutine has a small stack,
+// and would pay for its growth with each.
 type workers struct {
 	s       *Server
 	sock    socket
 	name    string
 	free    chan struct{} // as many as questions may be in work
+	next    chan *packet  // to a worker who waits
 	clients shares
+	waiting atomic.Int32
 	work    sync.WaitGroup
 }
+
+// maxWaiting bounds how many workers of a socket wait for work.
+const maxWaiting = 64
 
 // take has a question answered if there is a place for it. It does not wait for
 // one: what can be answered at once shall not queue behind what cannot.
@@ -193,12 +202,29 @@ func (w *workers) take(ctx context.Context, p *packet) {
 		w.s.unserved(w.name, Busy, p)
 		return
 	}
-	w.work.Go(func() {
+	select {
+	case w.next <- p:
+	default:
+		w.work.Go(func() { w.run(ctx, p) })
+	}
+}
+
+// run answers questions until there is nothing to do and nobody has to wait for
+// more.
+func (w *workers) run(ctx context.Context, p *packet) {
+	for p != nil {
+		from := p.addr.Addr().Unmap()
 		w.s.reply(ctx, w.sock, w.name, p)
 		w.clients.give(from)
 		packets.Put(p)
 		<-w.free
-	})
+		if w.waiting.Add(1) > maxWaiting {
+			w.waiting.Add(-1)
+			return
+		}
+		p = <-w.next // nil once the socket is closed
+		w.waiting.Add(-1)
+	}
 }
 
 // unserved counts a packet that is not looked at.

@@ -116,7 +116,7 @@ func (c *Cache[N]) Lookup(scope uint32, q *wire.Question, now time.Time) *Entry[
 }
 
 func (e *Entry[N]) size() int64 {
-	return overhead + int64(len(e.Answer.Msg)+2*len(e.Answer.TTLs)+len(e.name)+len(e.Why.Text))
+	return overhead + int64(cap(e.Answer.Msg)+len(e.Answer.TTLs)+len(e.name)+len(e.Why.Text))
 }
 
 // Put keeps an answer to a question for a scope. The entry is the cache's from

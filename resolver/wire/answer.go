@@ -41,11 +41,20 @@ type Answer struct {
 	Count [3]uint16 // records of the answer, authority and additional section
 	Rcode int       // the extended one (RFC 6891 section 6.1.3)
 	AD    bool
-	TTLs  []uint16 // where the TTL of each record stands
+	TTLs  Places // where the TTL of each record stands
 	Why   Explanation
 
 	typ uint16
 }
+
+// Places are offsets in a message, two bytes each.
+type Places []byte
+
+// Len returns how many there are.
+func (p Places) Len() int { return len(p) / 2 }
+
+// At returns the i-th.
+func (p Places) At(i int) int { return int(binary.BigEndian.Uint16(p[2*i:])) }
 
 // A Record is one record of a message.
 type Record struct {
@@ -77,26 +86,31 @@ func ReadAnswer(msg []byte) (Answer, bool) {
 	if n > (len(msg)-a.Body)/11 { // a root name and the fixed fields
 		return a, false
 	}
-	a.TTLs = make([]uint16, 0, n)
-	r := begin(msg, a.Body)
+	all := make([]byte, len(msg), len(msg)+2*n) // one piece of memory, of many that are kept
+	copy(all, msg)
+	places := all[len(msg):]
+	r := begin(all, a.Body)
 	for {
 		rr, more := r.next()
 		if !more {
 			break
 		}
 		if rr.Type == typeOPT {
-			if !a.readOPT(msg, &rr) {
+			if !a.readOPT(all, &rr) {
 				return a, false
 			}
-			msg = msg[:r.opt]
 			continue
 		}
-		a.TTLs = append(a.TTLs, uint16(rr.At))
+		places = binary.BigEndian.AppendUint16(places, uint16(rr.At))
 	}
-	if r.bad || r.off != len(msg) && r.opt == 0 {
+	if r.bad || r.off != len(msg) {
 		return a, false
 	}
-	a.Msg = append(make([]byte, 0, len(msg)), msg...)
+	a.Msg, a.TTLs = all, Places(places)
+	if r.opt > 0 {
+		a.Msg = all[:r.opt]
+	}
+	a.Msg = a.Msg[:len(a.Msg):len(a.Msg)]
 	return a, true
 }
 

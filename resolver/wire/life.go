@@ -23,7 +23,8 @@ func (a *Answer) Settle(l Lives) uint32 {
 		return min(a.settleNegative(), l.Negative)
 	}
 	least := max(l.Most, 1)
-	for _, at := range a.TTLs {
+	for i := range a.TTLs.Len() {
+		at := a.TTLs.At(i)
 		ttl := a.ttl(at)
 		ttl = min(max(ttl, l.Least), l.Most)
 		binary.BigEndian.PutUint32(a.Msg[at:], ttl)
@@ -33,7 +34,7 @@ func (a *Answer) Settle(l Lives) uint32 {
 }
 
 // ttl reads a TTL. RFC 2181 section 8: one with the highest bit set is zero.
-func (a *Answer) ttl(at uint16) uint32 {
+func (a *Answer) ttl(at int) uint32 {
 	ttl := binary.BigEndian.Uint32(a.Msg[at:])
 	if ttl > 1<<31-1 {
 		return 0
@@ -91,9 +92,9 @@ func (a *Answer) Least(otherwise uint32) uint32 {
 	if len(a.TTLs) == 0 {
 		return otherwise
 	}
-	least := a.ttl(a.TTLs[0])
-	for _, at := range a.TTLs[1:] {
-		least = min(least, a.ttl(at))
+	least := a.ttl(a.TTLs.At(0))
+	for i := range a.TTLs.Len() {
+		least = min(least, a.ttl(a.TTLs.At(i)))
 	}
 	return least
 }

@@ -33,7 +33,8 @@ func (a *Answer) Append(out []byte, q *Question, s Span) []byte {
 	for i, n := range a.Count {
 		binary.BigEndian.PutUint16(msg[6+2*i:], n)
 	}
-	for _, at := range a.TTLs {
+	for i := range a.TTLs.Len() {
+		at := a.TTLs.At(i)
 		ttl := msg[at : at+4]
 		binary.BigEndian.PutUint32(ttl, s.of(binary.BigEndian.Uint32(ttl)))
 	}

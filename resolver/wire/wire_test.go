@@ -269,7 +269,7 @@ func FuzzAnswer(f *testing.F) {
 		i := 0
 		for _, rrs := range [][]dns.RR{m.Answer, m.Ns, withoutOPT(m.Extra)} {
 			for _, rr := range rrs {
-				if ttl := a.ttl(a.TTLs[i]); ttl != rr.Header().Ttl && rr.Header().Ttl <= 1<<31-1 {
+				if ttl := a.ttl(a.TTLs.At(i)); ttl != rr.Header().Ttl && rr.Header().Ttl <= 1<<31-1 {
 					t.Errorf("TTL %d, want %d", ttl, rr.Header().Ttl)
 				}
 				i++
