@@ -194,11 +194,14 @@ func (p *known) decide(q *policy.Query) policy.Decision {
 // types than A and AAAA are those of both. If upstream does not answer, there
 // are no facts, which match nothing.
 func (a *asking) facts(ctx context.Context, q Question) Facts {
-	hops := Facts{{Name: q.Name}}
+	var hops Facts
 	if q.Type != dns.TypeANY {
 		if a.ask(ctx, q); a.failure == nil {
 			hops, a.plainly = follow(q.Name, a.upstream.Answer)
 		}
+	}
+	if hops == nil {
+		hops = Facts{{Name: q.Name}}
 	}
 	if _, arpa := reverse(q.Name); q.asksAddress() || arpa {
 		return hops

@@ -89,7 +89,8 @@ func ReadAnswer(msg []byte) (Answer, bool) {
 	all := make([]byte, len(msg), len(msg)+2*n) // one piece of memory, of many that are kept
 	copy(all, msg)
 	places := all[len(msg):]
-	r := begin(all, a.Body)
+	var r records
+	r.begin(all, a.Body)
 	for {
 		rr, more := r.next()
 		if !more {
@@ -149,13 +150,12 @@ type records struct {
 }
 
 // begin begins behind the question, which ends at body.
-func begin(msg []byte, body int) *records {
-	r := &records{msg: msg, off: body}
+func (r *records) begin(msg []byte, body int) {
+	r.msg, r.off = msg, body
 	for i := range r.left {
 		r.left[i] = binary.BigEndian.Uint16(msg[6+2*i:])
 	}
 	r.names.add(HeaderLen, body-5)
-	return r
 }
 
 // next returns the next record, and false at the end or where the message is
@@ -293,12 +293,13 @@ func length(msg []byte, off int) (n int) {
 }
 
 // Records calls yield for each record, in order, until it returns false.
-func (a *Answer) Records(yield func(*Record) bool) {
-	r := begin(a.Msg, a.Body)
+func (a *Answer) Records(yield func(Record) bool) {
+	var r records
+	r.begin(a.Msg, a.Body)
 	r.left = a.Count
 	for {
 		rr, ok := r.next()
-		if !ok || !yield(&rr) {
+		if !ok || !yield(rr) {
 			return
 		}
 	}

@@ -118,7 +118,8 @@ func optAt(msg []byte) int {
 	if !ok || end+4 > len(msg) || msg[5] != 1 {
 		return 0
 	}
-	r := begin(msg, end+4)
+	var r records
+	r.begin(msg, end+4)
 	last := Record{}
 	for rr, ok := r.next(); ok; rr, ok = r.next() {
 		last = rr

@@ -326,6 +326,12 @@ func TestSettle(t *testing.T) {
 	}
 }
 
+func begun(msg []byte, body int) *records {
+	r := new(records)
+	r.begin(msg, body)
+	return r
+}
+
 func TestPointersLeadBack(t *testing.T) {
 	head := append(ask(t, "bb.a.", dns.TypeA, nil), 0, 5)
 	for _, tt := range []struct {
@@ -347,7 +353,7 @@ func TestPointersLeadBack(t *testing.T) {
 		{"too long with what is pointed to", append(bytes.Repeat(append([]byte{62}, make([]byte, 62)...), 4), 0xc0, 12), false},
 	} {
 		msg := append(bytes.Clone(head), tt.name...)
-		if _, ok := begin(msg, len(head)-2).names.skip(msg, len(head), len(msg)); ok != tt.ok {
+		if _, ok := begun(msg, len(head)-2).names.skip(msg, len(head), len(msg)); ok != tt.ok {
 			t.Errorf("%s: %t", tt.what, ok)
 		}
 	}
