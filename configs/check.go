@@ -80,5 +80,5 @@ func Folder() string {
 // LoadLenient is [Load] for those who only look, on a machine that need not be
 // the node's own: a country database that is not there is only a warning.
 func LoadLenient(open Opener, path string) (*Set, error) {
-	return load(open, path, true)
+	return new(Loader).load(open, path, true)
 }

@@ -19,7 +19,7 @@ import (
 func (f *fleet) compile(d *doc) {
 	dir := filepath.Dir(d.name)
 	missing := f.missingCountries(d, dir)
-	p, err := policy.Parse(d.name, d.src, func(path string) (io.ReadCloser, error) {
+	p, err := policy.ParseAgain(f.lists, d.name, d.src, func(path string) (io.ReadCloser, error) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(dir, path)
 		}

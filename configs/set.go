@@ -11,6 +11,7 @@ import (
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/internal/yamlpos"
 	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/policy/list"
 )
 
 // An Opener opens a file for reading.
@@ -62,11 +63,18 @@ func (s *Set) Role() string {
 
 // Load reads a node file and what it names. Its error is every mistake of all
 // of these files.
-func Load(open Opener, path string) (*Set, error) { return load(open, path, false) }
+func Load(open Opener, path string) (*Set, error) { return new(Loader).load(open, path, false) }
 
-func load(open Opener, path string, lenient bool) (*Set, error) {
+// A Loader reads a node file again and again, and builds only those lists anew
+// whose files have changed. The zero value is ready.
+type Loader struct{ lists list.Cache }
+
+// Load does what the function [Load] does.
+func (l *Loader) Load(open Opener, path string) (*Set, error) { return l.load(open, path, false) }
+
+func (l *Loader) load(open Opener, path string, lenient bool) (*Set, error) {
 	f := newFleet(open)
-	f.lenient = lenient
+	f.lists, f.lenient = &l.lists, lenient
 	d := f.add(path)
 	f.settle()
 	d.wantNode()
@@ -107,6 +115,7 @@ func LoadNode(open Opener, path string) (*Node, error) {
 // A fleet is any number of files that are read together.
 type fleet struct {
 	open    Opener
+	lists   *list.Cache
 	lenient bool // a country database may be missing
 	docs    []*doc
 	files   []string

@@ -121,6 +121,7 @@ const keepalive = 20 * time.Second
 
 // reloaded has everything judged again under the new policy.
 func (g *Gateway) reloaded() {
+	g.dns.reloaded()
 	g.postures.judgeAll()
 	g.postures.sync()
 	g.judgeAll()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/starferry/starferry/internal/lifecycle"
 	"github.com/starferry/starferry/policy"
@@ -28,6 +29,7 @@ type gatewayDNS struct {
 	outside *outside
 	queries *queries
 	certs   *listen.Certificates // nil: nothing is encrypted
+	names   atomic.Pointer[local.Table]
 	page    *blockPage
 }
 
@@ -50,12 +52,11 @@ func newGatewayDNS(g *Gateway) (*gatewayDNS, error) {
 	if d.queries, err = newQueries(g); err != nil {
 		return nil, err
 	}
-	names, err := g.localNames()
-	if err != nil {
+	if err := d.readNames(); err != nil {
 		return nil, err
 	}
 	d.page = newBlockPage(set.BlockPage, g.log)
-	d.handler = d.makeHandler(names)
+	d.handler = d.makeHandler()
 	if set.Cache.Size > 0 {
 		d.handler.Quick = resolver.NewQuick(int(set.Cache.Size / quickShare))
 	}
@@ -66,7 +67,7 @@ func newGatewayDNS(g *Gateway) (*gatewayDNS, error) {
 	return d, d.loadCertificates()
 }
 
-func (d *gatewayDNS) makeHandler(names *local.Table) *resolver.Gateway {
+func (d *gatewayDNS) makeHandler() *resolver.Gateway {
 	g, set := d.g, &d.g.set.DNS
 	h := &resolver.Gateway{
 		Name:      g.set.Name,
@@ -76,7 +77,7 @@ func (d *gatewayDNS) makeHandler(names *local.Table) *resolver.Gateway {
 		Node:      d.node,
 		Version:   g.near.Version,
 		Policy:    g.rules.now,
-		Local:     names.Lookup,
+		Local:     d.local,
 		Upstream:  d.outside.ask,
 		Renew:     d.outside.again,
 		Ask:       d.ask,
@@ -220,6 +221,30 @@ func (d *gatewayDNS) ptr(a netip.Addr) (name string, pool, ok bool) {
 		return "", true, false
 	}
 	return lease.Name(), true, true
+}
+
+func (d *gatewayDNS) local(name string, qtype uint16) (local.Answer, bool) {
+	return d.names.Load().Lookup(name, qtype)
+}
+
+// readNames reads zones and hosts files. After a mistake those before stay.
+func (d *gatewayDNS) readNames() error {
+	t, err := d.g.localNames()
+	if err == nil {
+		d.names.Store(t)
+	}
+	return err
+}
+
+// reloaded reads anew what is no part of the policy and yet follows it.
+func (d *gatewayDNS) reloaded() {
+	if err := d.readNames(); err != nil {
+		d.g.log.Error("zones and hosts files were not read anew; those before stay", "err", err)
+		return
+	}
+	if set := &d.g.set.DNS.Local; d.handler.Quick != nil && len(set.Zones)+len(set.Hosts) > 0 {
+		d.handler.Quick.Flush(func(string) bool { return true })
+	}
 }
 
 // flush forgets answers: those of a name, with suffix of all under it too, or

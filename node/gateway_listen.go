@@ -220,6 +220,11 @@ func (d *gatewayDNS) listenUDP(at netip.AddrPort, n int) (tasks []lifecycle.Task
 		}
 		return err
 	}}
+	if alone, err := net.ListenPacket(family("udp", at), at.String()); err != nil { // shared sockets would not notice another process
+		return nil, explained(fmt.Errorf("listening for DNS on udp %v (dns.listen): %w", at, err), at)
+	} else if err := alone.Close(); err != nil {
+		return nil, err
+	}
 	for range n {
 		pc, err := shared.ListenPacket(context.Background(), family("udp", at), at.String())
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/starferry/starferry/device"
+	"github.com/starferry/starferry/tunnel/link"
 )
 
 // newIdentifier makes what says who asks.
@@ -16,7 +17,7 @@ func (g *Gateway) newIdentifier() (*identifier, error) {
 	}
 	i := &identifier{
 		directory: g.store.Directory, bindings: &g.bindings, forwarders: forwarders,
-		handshake: g.lastHandshake, lan: g.set.TUN != "", now: now,
+		handshake: g.lastHandshake, lan: g.set.TUN != "" || g.near.LAN != nil, now: now,
 	}
 	if set.ServerName != "" {
 		i.suffix = "." + set.ServerName
@@ -29,19 +30,30 @@ func (g *Gateway) newIdentifier() (*identifier, error) {
 type handshakes struct {
 	mu   sync.Mutex
 	read time.Time
-	last map[string]time.Time
+	last map[string]link.Status
 }
 
-// lastHandshake returns when a device last shook hands over its link.
-func (g *Gateway) lastHandshake(id device.ID) time.Time {
+// linkOf returns how the link of a device stands.
+func (g *Gateway) linkOf(id device.ID) link.Status {
 	h := &g.handshakes
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if t := now(); h.last == nil || t.Sub(h.read) > time.Second {
-		h.read, h.last = t, map[string]time.Time{}
+		h.read, h.last = t, map[string]link.Status{}
 		for _, p := range g.trunk.wires[0].dev.Status() {
-			h.last[p.Name] = p.LastHandshake
+			h.last[p.Name] = p
 		}
 	}
 	return h.last[string(id)]
 }
+
+// reported binds the address that a device's link comes from to the device,
+// which has just proved by a report that it is there.
+func (g *Gateway) reported(id device.ID) {
+	if at := g.linkOf(id).Endpoint; at.IsValid() {
+		g.bindings.Bind(at.Addr().Unmap(), id, now())
+	}
+}
+
+// lastHandshake returns when a device last shook hands over its link.
+func (g *Gateway) lastHandshake(id device.ID) time.Time { return g.linkOf(id).LastHandshake }

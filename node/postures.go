@@ -129,6 +129,9 @@ func (p *postures) api() http.Handler {
 			return
 		}
 		verdicts, err := p.take(r.Context(), e.Device.ID, body, time.Now())
+		if err == nil {
+			p.g.reported(e.Device.ID)
+		}
 		p.answer(w, verdicts, err)
 	})
 	mux.HandleFunc("GET "+postureAPI, func(w http.ResponseWriter, r *http.Request) {

@@ -24,12 +24,13 @@ type role struct {
 func (r role) command() *cobra.Command {
 	var config, format string
 	var verbose bool
+	var loader configs.Loader
 	cmd := &cobra.Command{
 		Use: r.name + " [-c FILE]", Short: r.short, Args: noArgs,
 		Example: "  starferry " + r.name + " -c /etc/starferry/" + r.name + ".yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path := cmp.Or(config, filepath.Join(configs.DefaultFolder, r.name+".yaml"))
-			load := func() (*configs.Set, error) { return r.load(path) }
+			load := func() (*configs.Set, error) { return r.load(&loader, path) }
 			log, err := logger(cmd.ErrOrStderr(), format, verbose)
 			if err != nil {
 				return err
@@ -50,8 +51,8 @@ func (r role) command() *cobra.Command {
 	return cmd
 }
 
-func (r role) load(path string) (*configs.Set, error) {
-	set, err := configs.Load(configs.OS, path)
+func (r role) load(loader *configs.Loader, path string) (*configs.Set, error) {
+	set, err := loader.Load(configs.OS, path)
 	if err == nil && set.Role() != r.name {
 		return nil, fmt.Errorf("%s has role %s, not %s", path, set.Role(), r.name)
 	}
