@@ -305,6 +305,25 @@ func (a *Answer) Records(yield func(Record) bool) {
 	}
 }
 
+// Records walks over the records of a message until one cannot be read, or the
+// loop ends.
+func Records(msg []byte) func(yield func(Record) bool) {
+	return func(yield func(Record) bool) {
+		end, ok := nameEnd(msg)
+		if !ok || end+4 > len(msg) || binary.BigEndian.Uint16(msg[4:]) != 1 {
+			return
+		}
+		var r records
+		r.begin(msg, end+4)
+		for {
+			rr, ok := r.next()
+			if !ok || !yield(rr) {
+				return
+			}
+		}
+	}
+}
+
 // Addr returns the address in a record of type A or AAAA. One that is an IPv4
 // address in the form of IPv6 comes back as what it is.
 func (rr *Record) Addr() (netip.Addr, bool) {
