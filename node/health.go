@@ -131,11 +131,16 @@ func serveMetrics(ctx context.Context, at netip.AddrPort, near *Surroundings, un
 	if err != nil {
 		return fmt.Errorf("listening for metrics: %w", err)
 	}
+	return serveHTTP(ctx, l, watched(near, unready))
+}
+
+// watched is what others watch a node by.
+func watched(near *Surroundings, unready func() []string) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(near.Metrics, promhttp.HandlerOpts{}))
 	mux.Handle("GET /healthz", health(func() []string { return nil }))
 	mux.Handle("GET /readyz", health(unready))
-	return serveHTTP(ctx, l, mux)
+	return mux
 }
 
 // health answers 200 if all is well, else 503 with one line for each thing that
