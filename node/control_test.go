@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"math/big"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,6 +38,7 @@ type tower struct {
 	dir      string
 	client   control.Client
 	resolver *dns.Server
+	broken   atomic.Bool // the policy is, from now on
 }
 
 func newTower(t *testing.T) *tower {
@@ -78,6 +81,9 @@ func (w *tower) settings() *configs.Gateway {
 }
 
 func (w *tower) load() (*Loaded, error) {
+	if w.broken.Load() {
+		return nil, errors.New("a mistake")
+	}
 	p, err := policy.Parse("policy.yaml", []byte("policies: []\ndefault: allow\n"), nil)
 	return &Loaded{Policy: p, Devices: []*device.Device{
 		{ID: "alice", Kind: device.ByWireGuard, Key: laptopKey.Public(), Overlay: singles(laptopAddrs[:1])},
@@ -288,6 +294,17 @@ func TestReloadReopensTheQueryLog(t *testing.T) {
 	if has(file+".aside", "two.example.com")() {
 		t.Error("the second question is in the renamed file")
 	}
+
+	// So it is after one that is refused.
+	w.broken.Store(true)
+	if err := os.Rename(file, file+".aside"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.client.Reload(t.Context()); err == nil {
+		t.Fatal("a mistake was taken")
+	}
+	w.ask(t, "three.example.com", "alice")
+	eventually(t, "the third question is in the file of that name", has(file, "three.example.com"))
 }
 
 // A gateway that does not run has no listeners, and is not ready; links count at
