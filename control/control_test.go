@@ -60,7 +60,22 @@ var someStatus = &Status{
 		{Name: "alice-laptop", Role: "device", Reason: "no handshake yet"},
 	},
 	Leases: Leases{Used: 3, Size: 16384}, Flows: 2,
+	DNS: DNS{
+		Listeners: []Listener{{"udp", "127.0.0.1:53", 2}, {"tcp", "link", 1}},
+		Upstreams: []Upstream{
+			{Group: "default", Server: "192.0.2.53", Up: true, Since: time.Date(2030, 1, 2, 2, 29, 55, 0, time.UTC), RTT: 12300 * time.Microsecond, Asked: 120, Failed: 1},
+			{Group: "corp", Server: "tls://192.0.2.54", Asked: 4, Failed: 4, InARow: 4, Error: "i/o timeout"},
+		},
+		Caches: []Cache{{Level: "packed", Entries: 12, Bytes: 3 << 20, Hits: 90}, {Level: "lower", Entries: 7, Bytes: 1500, Hits: 30, Misses: 5, Stale: 1, Prefetched: 2}},
+		Guard:  &Guard{OverClient: 3, OverNetwork: 2, Dropped: 1, Truncated: 4, InWork: 6, Memory: 3 << 30, Shedding: true, ShedWork: 8, ShedMemory: 9},
+		Certificates: []Certificate{
+			{File: "a.pem", Names: []string{"a.test", "b.test", "c.test", "d.test"}, Expires: time.Date(2030, 1, 4, 3, 30, 0, 0, time.UTC)},
+			{File: "b.pem", Expires: time.Date(2030, 1, 2, 2, 28, 59, 0, time.UTC), Problem: "b.pem has expired"},
+		},
+		QueryLog: []Sink{{Name: "file", Waiting: 1, Written: 99, Dropped: 2, Lost: 3, Error: "no space left on device"}, {Name: "dnstap"}},
+	},
 	Drops:    map[string]uint64{"no-lease": 2, "forged-source": 11},
+	NotReady: []string{"no resolver answers"},
 	Warnings: []string{"the clock of hk-1 is 3 s ahead"},
 }
 
@@ -79,9 +94,37 @@ a newer policy was refused, the one above stays in force:
       x
       ^
 
+NOT READY: no resolver answers
+
 LINK          ROLE    STATE  SINCE  RTT       HANDSHAKE  ENDPOINT         
 hk-1          egress  up     1d2h   143.2 ms  1m0s       192.0.2.1:51820  
 alice-laptop  device  DOWN   -      -         -          -                no handshake yet
+
+LISTENER  ADDRESS       SOCKETS
+udp       127.0.0.1:53  2
+tcp       link          1
+
+UPSTREAM  SERVER            STATE  SINCE  RTT      ASKED  FAILED          LAST ERROR
+default   192.0.2.53        up     5s     12.3 ms  120    1
+corp      tls://192.0.2.54  DOWN   -      -        4      4 (4 in a row)  i/o timeout
+
+CACHE   ENTRIES  SIZE     HITS  MISSES  STALE  PREFETCHED
+packed  12       3.0 MiB  90    -       -      -
+lower   7        1.5 KiB  30    5       1      2
+
+GUARD
+questions  3 over the rate of a client, 2 of a network
+responses  1 dropped, 4 truncated
+work       6 now; 8 turned away
+memory     3.0 GiB, SHEDDING; 9 turned away
+
+CERTIFICATE                        EXPIRES           FILE   PROBLEM
+a.test, b.test, c.test and 1 more  in 2d1h           a.pem
+-                                  EXPIRED 1m1s ago  b.pem  b.pem has expired
+
+QUERY LOG  WAITING  WRITTEN  DROPPED  LOST  ERROR
+file       1        99       2        3     no space left on device
+dnstap     0        0        0        0
 
 DROPPED        PACKETS
 forged-source  11

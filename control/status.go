@@ -23,7 +23,9 @@ type Status struct {
 	Links    []Link            `json:"links"`
 	Leases   Leases            `json:"leases"`
 	Flows    int               `json:"flows"`
-	Drops    map[string]uint64 `json:"drops,omitempty"` // packets, by reason
+	DNS      DNS               `json:"dns,omitzero"`
+	Drops    map[string]uint64 `json:"drops,omitempty"`     // packets, by reason
+	NotReady []string          `json:"not_ready,omitempty"` // what keeps it from its work
 	Warnings []string          `json:"warnings,omitempty"`
 }
 
@@ -66,7 +68,11 @@ func (s *Status) Print(w io.Writer, now time.Time) error {
 	if s.Policy.Error != "" {
 		fmt.Fprintf(&b, "\na newer policy was refused, the one above stays in force:\n%s\n", indented(s.Policy.Error))
 	}
+	for _, why := range s.NotReady {
+		fmt.Fprintf(&b, "\nNOT READY: %s\n", why)
+	}
 	s.printLinks(&b, now)
+	s.DNS.print(&b, now)
 	s.printDrops(&b)
 	for _, text := range s.Warnings {
 		fmt.Fprintf(&b, "\nwarning: %s\n", text)

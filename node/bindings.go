@@ -56,6 +56,9 @@ const refreshAfter = 5 * time.Second
 // Bind notes that the device has shown itself from the address, by a token or a
 // report.
 func (b *bindings) Bind(from netip.Addr, id device.ID, now time.Time) {
+	if from.IsLoopback() { // who asks there may be a proxy, or any process
+		return
+	}
 	if b == nil || b.fresh(from, id, now) {
 		return
 	}

@@ -73,7 +73,7 @@ func NewConnector(set *configs.Connector, key link.PrivateKey, near Surroundings
 	if c.dns, err = newConnectorDNS(c); err != nil {
 		return nil, err
 	}
-	m := &metrics{leases: c.table, store: c.store}
+	m := &metrics{leases: c.table, store: c.store, outside: c.dns.outside}
 	return c, m.register(near.Metrics, c.dns.server)
 }
 
@@ -129,13 +129,14 @@ func (c *Connector) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.trunk.listening.opened(dns)
 	tasks := slices.Concat(c.trunk.tasks(), dns, c.dns.outside.tasks(), c.probers(), []lifecycle.Task{
 		{Name: "errands", Run: c.worker.Run},
 		{Name: "leases", Run: c.table.Run},
 		{Name: "neighbours", Run: c.neighbours.Run},
 		{Name: "control", Run: c.serveControl},
 		{Name: "signals", Run: c.outliveHangups},
-		{Name: "metrics", Run: func(ctx context.Context) error { return serveMetrics(ctx, c.set.Metrics, &c.near) }},
+		{Name: "metrics", Run: func(ctx context.Context) error { return serveMetrics(ctx, c.set.Metrics, &c.near, c.unready) }},
 	})
 	if lan := c.trunk.lanTask; lan != nil {
 		tasks = append(tasks, *lan)

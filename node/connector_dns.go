@@ -28,16 +28,16 @@ type connectorDNS struct {
 }
 
 func newConnectorDNS(c *Connector) (*connectorDNS, error) {
-	resolve, err := newOutside([]configs.Upstream{c.set.Resolver}, configs.Cache{}, &c.near)
+	outside, err := newOutside([]configs.Upstream{c.set.Resolver}, configs.Cache{}, &c.near)
 	if err != nil {
 		return nil, err
 	}
-	d := &connectorDNS{c: c, outside: resolve}
+	d := &connectorDNS{c: c, outside: outside}
 	d.handler = &resolver.Connector{
 		Name:     c.set.Name,
 		Version:  c.near.Version,
 		Upstream: c.egressOf,
-		Resolve:  resolve.message,
+		Resolve:  outside.message,
 		Believe:  c.believe,
 		Lease:    d.lease,
 		HasIPv6:  c.hasIPv6,

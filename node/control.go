@@ -17,9 +17,22 @@ import (
 func (g *Gateway) serveControl(ctx context.Context) error {
 	return serveSocket(ctx, g.set.Control, control.Handlers{
 		Status: g.Status, Explain: g.explain, Log: g.log,
-		Reload: func(context.Context) error { return g.rules.reload("asked by the control socket") },
+		Reload: func(context.Context) error { return g.reload() },
 		Flush:  g.dns.flush,
+		// Work that a question leaves behind outlives who asked.
+		Query: func(_ context.Context, q control.Question) (string, error) { return g.query(ctx, q) },
 	})
+}
+
+// reload answers `starferry reload`. Log files that were renamed are let go of
+// also if the new policy is refused: a mistake in one must not fill the other's
+// disk.
+func (g *Gateway) reload() error {
+	err := g.rules.reload("asked by the control socket")
+	if err != nil {
+		g.dns.reopen()
+	}
+	return err
 }
 
 func (e *Egress) serveControl(ctx context.Context) error {
@@ -30,7 +43,7 @@ func (e *Egress) serveControl(ctx context.Context) error {
 }
 
 func (c *Connector) serveControl(ctx context.Context) error {
-	return serveSocket(ctx, c.set.Control, control.Handlers{Status: c.Status, Log: c.log})
+	return serveSocket(ctx, c.set.Control, control.Handlers{Status: c.Status, Log: c.log, Flush: c.dns.outside.flush})
 }
 
 func serveSocket(ctx context.Context, path string, h control.Handlers) error {
@@ -47,6 +60,7 @@ func (g *Gateway) Status() *control.Status {
 	s.Name, s.Role, s.Version = g.set.Name, "gateway", g.near.Version
 	s.Policy.Version, s.Policy.LoadedAt, s.Policy.Error = g.rules.status()
 	s.Leases = leases(g.labels.table)
+	s.DNS, s.NotReady = g.dns.status(), g.unready()
 	s.Warnings = append(s.Warnings, g.rules.now().Warnings()...)
 	return s
 }
@@ -57,6 +71,7 @@ func (e *Egress) Status() *control.Status {
 	s.Name, s.Role, s.Version = e.set.Name, "egress", e.near.Version
 	s.Policy.Version, s.Policy.LoadedAt, s.Policy.Error = e.rules.status()
 	s.Leases = leases(e.labels.table)
+	s.DNS.Listeners, s.NotReady = e.trunk.listening.now(), e.unready()
 	s.Warnings = append(e.feeds.warnings(), e.rules.now().Warnings()...)
 	return s
 }
@@ -66,6 +81,10 @@ func (c *Connector) Status() *control.Status {
 	s := c.trunk.status(c.store, c.started)
 	s.Name, s.Role, s.Version = c.set.Name, "connector", c.near.Version
 	s.Leases = leases(c.table)
+	s.DNS = control.DNS{
+		Listeners: c.trunk.listening.now(), Upstreams: c.dns.outside.status(), Caches: []control.Cache{c.dns.outside.cacheStatus()},
+	}
+	s.NotReady = c.unready()
 	if c.pingless != "" {
 		s.Warnings = append(s.Warnings, "origins cannot be pinged from here: "+c.pingless)
 	}

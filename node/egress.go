@@ -103,9 +103,10 @@ func (e *Egress) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.trunk.listening.opened(dns)
 	tasks := slices.Concat(e.tasks(), dns, e.followers(), e.probers(), []lifecycle.Task{
 		{Name: "control", Run: e.serveControl},
-		{Name: "metrics", Run: func(ctx context.Context) error { return serveMetrics(ctx, e.set.Metrics, &e.near) }},
+		{Name: "metrics", Run: func(ctx context.Context) error { return serveMetrics(ctx, e.set.Metrics, &e.near, e.unready) }},
 	})
 	e.log.Info("egress", "address", e.set.Address, "policy", e.rules.now().Version())
 	return lifecycle.Run(ctx, tasks...)

@@ -78,7 +78,7 @@ func NewGateway(set *configs.Gateway, key link.PrivateKey, load func() (*Loaded,
 	if g.dns, err = newGatewayDNS(g); err != nil {
 		return nil, err
 	}
-	m := &metrics{leases: g.labels.table, store: g.store, rules: g.rules}
+	m := &metrics{leases: g.labels.table, store: g.store, rules: g.rules, outside: g.dns.outside, gateway: g.dns}
 	return g, m.register(g.near.Metrics, g.dns.server)
 }
 
@@ -121,6 +121,7 @@ const keepalive = 20 * time.Second
 
 // reloaded has everything judged again under the new policy.
 func (g *Gateway) reloaded() {
+	g.dns.reopen()
 	g.dns.reloaded()
 	g.postures.judgeAll()
 	g.postures.sync()
@@ -160,13 +161,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g.trunk.listening.opened(dns)
 	posture, err := g.postures.tasks()
 	if err != nil {
 		return err
 	}
 	tasks := slices.Concat(g.tasks(), g.probers(), dns, posture, []lifecycle.Task{
 		{Name: "control", Run: g.serveControl},
-		{Name: "metrics", Run: func(ctx context.Context) error { return serveMetrics(ctx, g.set.Metrics, &g.near) }},
+		{Name: "metrics", Run: func(ctx context.Context) error { return serveMetrics(ctx, g.set.Metrics, &g.near, g.unready) }},
 	})
 	if lan := g.trunk.lanTask; lan != nil {
 		tasks = append(tasks, *lan)

@@ -38,6 +38,8 @@ type metrics struct {
 	rules    *rules
 	gateways []configs.Peer // whose directories are followed,
 	feeds    *feeds         // as it says
+	outside  *outside
+	gateway  *gatewayDNS
 }
 
 // register adds the metrics, and those of the DNS server's own.
@@ -46,7 +48,19 @@ func (m *metrics) register(reg prometheus.Registerer, dns *listen.Server) error 
 		Name: "starferry_dns_dropped_total", Help: "Messages to the DNS listeners that were not answered as usual, by reason.",
 	}, []string{"listener", "why"})
 	dns.Dropped = func(listener, why string) { dropped.WithLabelValues(listener, why).Inc() }
-	for _, c := range []prometheus.Collector{m, dropped} {
+	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "starferry_dns_answer_seconds", Help: "How long answers took that were not known yet, by transport.",
+		Buckets: []float64{.0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5},
+	}, []string{"transport"})
+	dns.Handle = timed(dns.Handle, took)
+	all := []prometheus.Collector{m, dropped, took}
+	if m.outside != nil {
+		all = append(all, (*outsideMetrics)(m.outside))
+	}
+	if m.gateway != nil {
+		all = append(all, (*gatewayMetrics)(m.gateway))
+	}
+	for _, c := range all {
 		if err := reg.Register(c); err != nil {
 			return fmt.Errorf("registering metrics: %w", err)
 		}

@@ -6,12 +6,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/starferry/starferry/resolver"
 	"github.com/starferry/starferry/tunnel"
@@ -82,22 +80,6 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 		return err
 	}
 	return nil
-}
-
-// serveMetrics serves /metrics and /healthz on a local port, if one is set.
-func serveMetrics(ctx context.Context, at netip.AddrPort, near *Surroundings) error {
-	if !at.IsValid() {
-		<-ctx.Done()
-		return nil
-	}
-	l, err := net.Listen("tcp", at.String())
-	if err != nil {
-		return fmt.Errorf("listening for metrics: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(near.Metrics, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	return serveHTTP(ctx, l, mux)
 }
 
 func now() time.Time { return time.Now() }

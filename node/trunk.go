@@ -93,6 +93,8 @@ type trunk struct {
 	local   Services
 	lan     func(pkt []byte) // nil: no such side
 	lanTask *lifecycle.Task  // what runs it
+
+	listening listening
 }
 
 func (t *trunk) emit(to tunnel.Side, pkt []byte) {

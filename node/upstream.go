@@ -163,6 +163,16 @@ func (o *outside) run(ctx context.Context) error {
 	}
 }
 
+// flush forgets answers: those of a name, with suffix of all under it too, or
+// all if there is none.
+func (o *outside) flush(name string, suffix bool) (int, error) {
+	forget, err := under(name, suffix)
+	if err != nil {
+		return 0, err
+	}
+	return o.cache.Flush(forget), nil
+}
+
 // under returns what tells names that are to be forgotten: one name, or with
 // suffix all under it too; all names if there is none.
 func under(name string, suffix bool) (func(string) bool, error) {

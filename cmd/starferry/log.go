@@ -38,9 +38,9 @@ const usualLog = "/var/log/starferry/queries.jsonl"
 // one that is usual.
 func defaultLogFile(config string) (string, error) {
 	if config == "" {
-		return usualLog, nil
+		return logFileHere(usualLog)
 	}
-	return "", fmt.Errorf("%s names no query log: name the log itself", config)
+	return logFileOf(config)
 }
 
 // A selection is what of a log is wanted.

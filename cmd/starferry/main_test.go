@@ -83,6 +83,13 @@ func answers() control.Handlers {
 			}
 			return fmt.Sprintf("%s %s by %s\n", q.Name, q.Type, q.Device), q, nil
 		},
+		Flush: func(name string, suffix bool) (int, error) { return len(name) + map[bool]int{true: 100}[suffix], nil },
+		Query: func(_ context.Context, q control.Question) (string, error) {
+			if q.Device == "" {
+				return "", errors.New("who asks? give --device: known are alice-laptop")
+			}
+			return fmt.Sprintf(";; asked by %s\n%s %s\n", q.Device, q.Name, q.Type), nil
+		},
 		Reload: func(context.Context) error { return errors.New("policy.yaml:3:4: unknown key") },
 		Do:     map[string]func(context.Context, url.Values) (string, error){},
 	}

@@ -96,7 +96,7 @@ func statusCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status [-c FILE | --demo]",
-		Short: "Show how running nodes are: links, policy, leases, flows, drops",
+		Short: "Show how running nodes are: policy, links, listeners, upstreams, caches, logs",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return status(cmd, &f, asJSON) },
 	}
