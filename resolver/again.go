@@ -17,7 +17,7 @@ func (g *Gateway) Facts(ctx context.Context, q Question) Facts {
 func (c *Connector) Refresh(ctx context.Context, q Question) error {
 	o := c.answer(ctx, &inbound{Question: q})
 	switch {
-	case o.record.Addr.IsValid():
+	case o.addr.IsValid():
 		return nil
 	case o.text != "":
 		return errors.New(o.text)

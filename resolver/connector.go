@@ -92,7 +92,7 @@ func (c *Connector) label(in *inbound, m *dns.Msg) *outcome {
 		return c.failed(err)
 	}
 	o := &outcome{action: Steered, answer: []dns.RR{in.address(addr, min(ttl, steeredTTL))}}
-	o.record.Addr = addr
+	o.addr = addr
 	return o
 }
 

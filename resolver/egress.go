@@ -119,7 +119,7 @@ func note(record func(*Record), in *inbound, o *outcome, r Record) {
 	if record == nil {
 		return
 	}
-	r.Question, r.Action, r.Rcode, r.Addr = in.Question, o.action, o.rcode, o.record.Addr
+	r.Question, r.Action, r.Rcode, r.Addr = in.Question, o.action, o.rcode, o.addr
 	r.Reason, r.EDE = o.text, -1
 	if o.ede {
 		r.EDE = int(o.code)
@@ -258,7 +258,7 @@ func (e *Egress) decide(q Question, p private, yes *heard, no []heard) *outcome 
 		return (&outcome{action: Failed, rcode: dns.RcodeServerFailure}).explained(edeOther, e.Name+": "+err.Error())
 	}
 	o := &outcome{action: Steered, answer: []dns.RR{q.address(addr, steeredTTL)}}
-	o.record.Addr = addr
+	o.addr = addr
 	return o
 }
 

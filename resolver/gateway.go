@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -102,16 +103,35 @@ type asking struct {
 	local       bool          // it is known here
 }
 
+// A work is what one question takes while it is answered. It is used again.
+type work struct {
+	asking
+	in inbound
+}
+
+var works = sync.Pool{New: func() any { return new(work) }}
+
+func (w *work) put() {
+	w.asking, w.in = asking{}, inbound{}
+	works.Put(w)
+}
+
 // Handle answers one message; see [listen.Server].
 func (g *Gateway) Handle(ctx context.Context, c *listen.Client, req []byte) []byte {
-	in, resp := read(req)
-	if in == nil {
+	w := works.Get().(*work)
+	defer w.put()
+	in, a := &w.in, &w.asking
+	if resp, ok := in.read(req); !ok {
 		return resp
 	}
-	a := &asking{inbound: in, g: g, now: g.now(), epoch: g.epoch(), kept: true}
-	a.known = g.who(c, in.option, a.now)
+	*a = asking{inbound: in, g: g, now: g.now(), epoch: g.epoch(), kept: true}
+	if g.Forwarder != nil && g.Forwarder(c.Addr.Addr()) {
+		a.known = g.who(c, in.option, a.now)
+	} else {
+		a.known = g.who(c, nil, a.now)
+	}
 	o := a.answer(ctx, c.Addr.Addr())
-	resp = in.pack(o)
+	resp := in.pack(o)
 	a.record(o, c, req, resp)
 	if g.Quick != nil {
 		a.keep(o, resp)
@@ -420,8 +440,9 @@ func (a *asking) record(o *outcome, from *listen.Client, req, resp []byte) {
 
 // recordOf returns what is to be remembered of an outcome, whoever asked.
 func (a *asking) recordOf(o *outcome) Record {
-	r := o.record
-	r.Question, r.Action, r.Policy, r.Rcode, r.Hops = a.Question, o.action, a.rule(), o.rcode, a.hops
+	r := Record{
+		Question: a.Question, Action: o.action, Policy: a.rule(), Rcode: o.rcode, Hops: a.hops, Route: o.route, Addr: o.addr,
+	}
 	r.Reason, r.EDE = o.text, -1
 	if o.ede {
 		r.EDE = int(o.code)

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"net/netip"
 	"strings"
 	"unicode/utf8"
 
@@ -36,16 +37,23 @@ type inbound struct {
 	opt   *dns.OPT // nil: the asker does not know EDNS; see edns
 }
 
-// read is parse for those that answer plain questions without unpacking them.
-func read(req []byte) (in *inbound, resp []byte) {
+// read is [parse] for those that answer plain questions without unpacking them.
+// If it reports false, resp is what to answer.
+func (in *inbound) read(req []byte) (resp []byte, ok bool) {
 	q, ok := wire.Parse(req)
 	if !ok {
-		return parse(req)
+		other, resp := parse(req)
+		if other == nil {
+			return resp, false
+		}
+		*in = *other
+		return nil, true
 	}
 	var text [4 * 256]byte
-	return &inbound{plain: q, Question: Question{
+	*in = inbound{plain: q, Question: Question{
 		Name: string(wire.AppendText(text[:0], q.Name)), Type: q.Type, Class: q.Class, DO: q.DO, CD: q.CD,
-	}}, nil
+	}}
+	return nil, true
 }
 
 // unpack makes sure that the question is there in the library's form.
@@ -129,7 +137,8 @@ type outcome struct {
 	text    string
 	options []dns.EDNS0 // for nodes
 
-	record Record // what is known of it for the record: policy, route, reason, …
+	route string     // by which it was steered, or would have been
+	addr  netip.Addr // of a steered answer
 }
 
 // explained adds an extended error.

@@ -23,7 +23,7 @@ func (a *asking) steer(ctx context.Context) *outcome {
 		return a.unsteered(ctx, then.WhenDown, Down, code, "steered by "+then.Route+": "+text)
 	}
 	o := a.mirrored(r)
-	o.record.Route = then.Route
+	o.route = then.Route
 	return o
 }
 
@@ -53,7 +53,7 @@ func (a *asking) unsteered(ctx context.Context, f policy.Fallback, as Action, co
 	case policy.FallServfail:
 		o.rcode = dns.RcodeServerFailure
 	}
-	o.record.Route = a.decision.Then.Route
+	o.route = a.decision.Then.Route
 	return o
 }
 
@@ -81,7 +81,7 @@ func (a *asking) mirrored(r *NodeReply) *outcome {
 		return a.failed(edeOther, fmt.Sprintf("the lease %v is of the wrong family", addr))
 	}
 	o := &outcome{action: Steered, answer: []dns.RR{a.address(addr, a.ttl(steeredTTL))}}
-	o.record.Addr = addr
+	o.addr = addr
 	return o.explained(a.code(edeForged), a.why("steered by "+a.decision.Then.Route))
 }
 

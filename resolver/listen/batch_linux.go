@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"runtime"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -15,7 +17,8 @@ import (
 // The kernel takes and gives many datagrams in one system call, and with raw
 // addresses a question's way back is just where it came from: nothing is
 // allocated or translated on the way. (golang.org/x/net does the same calls, but
-// makes an address of two allocations of each datagram.)
+// makes an address of two allocations of each datagram.) The calls do not block,
+// so the scheduler is not told of them.
 
 const (
 	lotLen = 64
@@ -118,7 +121,7 @@ func (b *batch) read(fd uintptr) (int, syscall.Errno) {
 			h.SetControllen(len(b.oobs[i]))
 		}
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in.heads)), lotLen, unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in.heads)), lotLen, unix.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
 
@@ -170,7 +173,7 @@ func (b *batch) put(i, start int) {
 // flush sends the answers. One that cannot be sent is counted and left out.
 func (b *batch) flush(fd uintptr) {
 	for from := 0; from < b.n; {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out.heads[from])), uintptr(b.n-from), unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out.heads[from])), uintptr(b.n-from), unix.MSG_DONTWAIT, 0, 0)
 		switch {
 		case errno == 0:
 			from += int(n)
@@ -191,10 +194,122 @@ func (b *batch) packet(i int, req []byte, from netip.AddrPort) *packet {
 	if b.names[i].Family == unix.AF_INET6 && from.Addr().Is4() { // on a socket of both families
 		p.addr = netip.AddrPortFrom(netip.AddrFrom16(from.Addr().As16()), from.Port())
 	}
+	p.oobn = 0
 	if b.sock.wildcard {
 		p.oobn = copy(p.oob[:], b.oobs[i][:b.in.heads[i].hdr.Controllen])
 	}
+	p.raw = rawAddr{b.names[i], b.in.heads[i].hdr.Namelen}
 	return p
+}
+
+// A rawAddr is a peer's address as the kernel writes it; its length is zero if
+// there is none.
+type rawAddr struct {
+	name unix.RawSockaddrInet6
+	len  uint32
+}
+
+// An outbox sends the answers of workers, as many as there are at a time.
+type outbox struct {
+	mu      sync.Mutex
+	waiting []answered
+	sending bool
+
+	raw   syscall.RawConn
+	lot   lot // is only touched by who sends
+	batch []answered
+}
+
+// An answered is an answer with the question's datagram.
+type answered struct {
+	p    *packet
+	resp []byte
+	done func(p *packet)
+}
+
+// newOutbox returns one for a kernel's socket, nil for others.
+func newOutbox(sock socket) *outbox {
+	if sock.kernel == nil {
+		return nil
+	}
+	raw, err := sock.kernel.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return &outbox{raw: raw}
+}
+
+// put sends an answer, or leaves that to somebody who is about to send. Whoever
+// sends lets all others who are ready to run go first: what they have to say
+// goes along. done is called when the packet is not needed any more.
+func (o *outbox) put(s *Server, name string, a answered) {
+	o.mu.Lock()
+	o.waiting = append(o.waiting, a)
+	mine := !o.sending
+	o.sending = true
+	o.mu.Unlock()
+	if !mine {
+		return
+	}
+	runtime.Gosched()
+	for {
+		o.mu.Lock()
+		o.batch, o.waiting = o.waiting, o.batch[:0]
+		if len(o.batch) == 0 {
+			o.sending = false
+			o.mu.Unlock()
+			return
+		}
+		o.mu.Unlock()
+		o.send(s, name)
+	}
+}
+
+// send sends the batch. One that cannot be sent is counted and left out.
+func (o *outbox) send(s *Server, name string) {
+	for rest := o.batch; len(rest) > 0; {
+		n := min(len(rest), lotLen)
+		for i, a := range rest[:n] {
+			o.fill(i, a)
+		}
+		sent := 0
+		err := o.raw.Write(func(fd uintptr) bool {
+			for sent < n {
+				k, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&o.lot.heads[sent])), uintptr(n-sent), unix.MSG_DONTWAIT, 0, 0)
+				switch {
+				case errno == 0:
+					sent += int(k)
+				case errno == unix.EINTR:
+				default:
+					s.dropped(name, Unsent)
+					sent++
+				}
+			}
+			return true
+		})
+		for _, a := range rest[:n] {
+			if err != nil { // the socket is closed
+				s.dropped(name, Unsent)
+			}
+			a.done(a.p)
+		}
+		rest = rest[n:]
+	}
+}
+
+func (o *outbox) fill(i int, a answered) {
+	iov, h := &o.lot.iovs[i], &o.lot.heads[i].hdr
+	iov.Base = &a.resp[0]
+	iov.SetLen(len(a.resp))
+	h.Iov = iov
+	h.SetIovlen(1)
+	h.Name, h.Namelen = (*byte)(unsafe.Pointer(&a.p.raw.name)), a.p.raw.len
+	h.Control, h.Controllen = nil, 0
+	if a.p.oobn > 0 {
+		turn(a.p.oob[:a.p.oobn])
+		h.Control = &a.p.oob[0]
+		h.SetControllen(a.p.oobn)
+	}
 }
 
 // addrOf reads a peer's address, IPv4 always in its short form.

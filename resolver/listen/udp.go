@@ -36,6 +36,7 @@ type packet struct {
 	oobn int
 	addr netip.AddrPort // of the asker, as the socket writes it
 	peer net.Addr       // the same on a socket that is not the kernel's
+	raw  rawAddr        // the same, of one that came in a batch
 }
 
 var packets = sync.Pool{New: func() any { return new(packet) }}
@@ -121,8 +122,9 @@ func (s *Server) ServeUDP(ctx context.Context, pc net.PacketConn, name string) e
 		pc.Close()
 		return fmt.Errorf("listener %s: %w", name, err)
 	}
-	w := &workers{s: s, sock: sock, name: name, free: make(chan struct{}, or(s.Limits.Workers, 1024)), next: make(chan *packet)}
+	w := &workers{s: s, sock: sock, name: name, free: make(chan struct{}, or(s.Limits.Workers, 1024)), next: make(chan *packet), out: newOutbox(sock)}
 	ctx, cancel := context.WithCancel(ctx)
+	w.finish = w.done
 	defer w.work.Wait()
 	defer close(w.next)
 	defer cancel()
@@ -179,13 +181,15 @@ type workers struct {
 	name    string
 	free    chan struct{} // as many as questions may be in work
 	next    chan *packet  // to a worker who waits
+	out     *outbox       // nil: there is none
+	finish  func(*packet) // is done
 	clients shares
 	waiting atomic.Int32
 	work    sync.WaitGroup
 }
 
 // maxWaiting bounds how many workers of a socket wait for work.
-const maxWaiting = 64
+const maxWaiting = 256
 
 // take has a question answered if there is a place for it. It does not wait for
 // one: what can be answered at once shall not queue behind what cannot.
@@ -209,15 +213,25 @@ func (w *workers) take(ctx context.Context, p *packet) {
 	}
 }
 
+// done gives back what a question held.
+func (w *workers) done(p *packet) {
+	w.clients.give(p.addr.Addr().Unmap())
+	packets.Put(p)
+	<-w.free
+}
+
 // run answers questions until there is nothing to do and nobody has to wait for
 // more.
 func (w *workers) run(ctx context.Context, p *packet) {
 	for p != nil {
-		from := p.addr.Addr().Unmap()
-		w.s.reply(ctx, w.sock, w.name, p)
-		w.clients.give(from)
-		packets.Put(p)
-		<-w.free
+		if resp := w.s.reply(ctx, w.name, p); len(resp) == 0 {
+			w.done(p)
+		} else if w.out != nil && p.raw.len > 0 {
+			w.out.put(w.s, w.name, answered{p, resp, w.finish})
+		} else {
+			w.s.send(ctx, w.sock, w.name, p, resp)
+			w.done(p)
+		}
 		if w.waiting.Add(1) > maxWaiting {
 			w.waiting.Add(-1)
 			return
@@ -233,7 +247,7 @@ func (s *Server) unserved(name, why string, p *packet) {
 	packets.Put(p)
 }
 
-func (s *Server) reply(ctx context.Context, sock socket, name string, p *packet) {
+func (s *Server) reply(ctx context.Context, name string, p *packet) []byte {
 	c := &Client{Addr: netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port()), Listener: name, Transport: UDP, At: time.Now()}
 	req := p.buf[:p.n]
 	size := min(offered(req), or(s.Limits.UDPSize, udpLen))
@@ -244,15 +258,13 @@ func (s *Server) reply(ctx context.Context, sock socket, name string, p *packet)
 	}
 	resp := s.answer(ctx, c, req)
 	if resp == nil {
-		return
+		return nil
 	}
 	resp = truncated(resp, s.most(c, w.proven, len(req), size))
 	if plain {
 		resp = s.limits(c, &q, w.proven, resp, 0)
 	}
-	if len(resp) > 0 {
-		s.send(ctx, sock, name, p, resp)
-	}
+	return resp
 }
 
 func (s *Server) send(ctx context.Context, sock socket, name string, p *packet, resp []byte) {

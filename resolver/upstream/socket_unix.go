@@ -36,11 +36,11 @@ func (s *socket) next(fd uintptr) bool {
 	if s.out != nil {
 		out := s.out
 		s.out = nil
-		_, s.err = syscall.Write(int(fd), out)
+		s.err = send(fd, out)
 		return s.err != nil
 	}
 	for {
-		s.n, s.err = syscall.Read(int(fd), s.in)
+		s.n, s.err = receive(fd, s.in)
 		switch s.err {
 		case syscall.EAGAIN:
 			return false
