@@ -14,7 +14,7 @@
 # "retried" are those whose first try was not answered within a second: where it is not 0, packets were lost.
 #
 # Everything listens on loopback, at ports from SOAK_PORT (21900) up. SOAK_MOST is how many questions a second it
-# asks at most.
+# asks at most, SOAK_CACHE the size of the gateway's cache (16MiB).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source-path=SCRIPTDIR source=names.sh disable=SC1091
@@ -96,7 +96,7 @@ upstreams:
 dns:
   listen: ["127.0.0.1:$port"]
   rate_limit: off
-  cache: {size: 16MiB} # full within seconds, so that it is not what grows
+  cache: {size: ${SOAK_CACHE:-16MiB}} # full within seconds, so that it is not what grows
 YAML
 }
 
