@@ -112,7 +112,7 @@ func (r *rule) policy() (string, error) {
 		"exact":      "name: {exact: %q}",
 		"suffix":     "name: {suffix: %q}",
 		"subdomains": "name: {pattern: \"**.%s\"}",
-		"ip":         "answer: {network: %q}",
+		"ip":         "answer: {network: %q}, type: [A, AAAA]", // of the answer itself: an answer of type TXT has none
 	}[r.Match.Kind]
 	if !ok {
 		return "", fmt.Errorf("no such condition: %q", r.Match.Kind)
