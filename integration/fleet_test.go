@@ -289,7 +289,7 @@ devices: devices.yaml
 address: [100.72.0.1, "fd5f:57a6:7272::1"]
 slice: [100.72.0.0/20, "fd5f:57a6:7272::/52"]
 pool: [198.19.0.0/18, "2001:2:0:1000::/52"]
-dns: {listen: ["192.168.1.1:53"]}
+dns: {listen: ["192.168.1.1:53"], special_use: {except: [test]}}
 upstreams: {default: {servers: [198.51.100.53], timeout: 2s}}
 wireguard: {private_key_file: gateway.key, listen: "0.0.0.0:51820", endpoint: "198.51.100.1:51820"}
 lan: {tun: starferry0}
