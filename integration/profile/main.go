@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/starferry/starferry/integration/authority"
 	"github.com/starferry/starferry/tunnel/link"
 )
 
@@ -53,13 +54,16 @@ func (p *profile) write(dir string) error {
 			return err
 		}
 	}
-	files, err := certificates(p.listen)
+	pem, err := authority.New("dns.kit.example", p.listen)
 	if err != nil {
-		return fmt.Errorf("making certificates: %w", err)
+		return err
 	}
-	files["gateway.key"] = link.NewPrivateKey().String() + "\n"
-	files["devices.yaml"] = devices
-	files["policy.yaml"] = policy
+	files := map[string]string{
+		"ca.pem": pem.CA, "dns.pem": pem.Cert, "dns.key": pem.Key,
+		"gateway.key":  link.NewPrivateKey().String() + "\n",
+		"devices.yaml": devices,
+		"policy.yaml":  policy,
+	}
 	protect := "on"
 	if p.rules != "" {
 		protect = "off" // the rules' answers are of any network
