@@ -14,7 +14,9 @@
 # answered, none is left out, and all questions are answered as expected.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
-export PATH="$PATH:/usr/sbin:/sbin"
+go=$(command -v go)
+# Debian's programs go first: a python3 that is a wrapper starts too late for scripts that wait half a second.
+export PATH="/usr/bin:/bin:/usr/sbin:/sbin:$PATH"
 
 say() { echo "kit.sh: $*" >&2; }
 fail() { say "$*"; exit 2; }
@@ -44,9 +46,10 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-go build -o "$work/profile" ./integration/profile || fail "the program that writes the profile cannot be built"
+[ -n "$go" ] || fail "missing: go"
+"$go" build -o "$work/profile" ./integration/profile || fail "the program that writes the profile cannot be built"
 starferry=${STARFERRY:-$work/starferry}
-[ -n "${STARFERRY:-}" ] || go build -o "$starferry" ./cmd/starferry || fail "the gateway cannot be built"
+[ -n "${STARFERRY:-}" ] || "$go" build -o "$starferry" ./cmd/starferry || fail "the gateway cannot be built"
 
 # background LOG COMMAND...: starts it; its process is $!.
 background() {
