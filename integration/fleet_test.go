@@ -32,6 +32,8 @@ type fleet struct {
 	*lab
 	gateway, egress, connector1, connector2 *program
 	keys                                    map[string]keyPair
+	signed                                  string // files of the key of the public names; empty: they are not signed
+	anchor                                  string // of it, as trust anchors are written
 	wg                                      string // the device's interface; unique, for wireguard-go's socket is named by it
 }
 
@@ -46,13 +48,17 @@ const (
 
 var fleets atomic.Int32
 
-func newFleet(t *testing.T) *fleet {
+func newFleet(t *testing.T) *fleet { return newFleetWith(t, func(*fleet) {}) }
+
+// newFleetWith makes a fleet whose files change alters before anything reads them.
+func newFleetWith(t *testing.T, change func(*fleet)) *fleet {
 	needs.Root(t)
 	needs.Tools(t, "ip", "dig", "curl", "wg", "wg-quick", "wireguard-go", "nft", "tcpdump", "ping", "traceroute")
 	f := &fleet{lab: newLab(t), keys: map[string]keyPair{}, wg: fmt.Sprintf("sfw%d", fleets.Add(1))}
 	f.network()
-	f.outside()
 	f.configure()
+	change(f)
+	f.outside()
 	f.gateway = f.start("gateway", nil, binary, "gateway", "-c", f.path("gateway.yaml"))
 	f.egress = f.start("egress", nil, binary, "egress", "-c", f.path("egress.yaml"))
 	f.connector1 = f.start("connector1", nil, binary, "connector", "-c", f.path("connector1.yaml"))
@@ -103,12 +109,18 @@ func (f *fleet) outside() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.start("public", []string{roleEnv + "=dns"}, self, "198.51.100.53:53",
+	public := []string{self, "198.51.100.53:53"}
+	role := roleEnv + "=dns"
+	if f.signed != "" {
+		public, role = append(public, f.signed), roleEnv+"=signed"
+	}
+	f.start("public", []string{role}, append(public,
 		"www.allowed.test. 60 IN A 192.0.2.80",
+		"www.blocked.test. 60 IN A 192.0.2.81",
 		"www.answer-china.test. 60 IN A "+originAddr,
 		"www.elsewhere.test. 60 IN A 192.0.2.99",
 		"evil-rebind.test. 60 IN A 198.19.0.7",
-	)
+	)...)
 	f.start("china", []string{roleEnv + "=dns"}, self, "203.0.113.53:53",
 		"www.listed-china.test. 60 IN CNAME edge.listed-china.test.",
 		"edge.listed-china.test. 60 IN A "+originAddr,
@@ -289,7 +301,7 @@ devices: devices.yaml
 address: [100.72.0.1, "fd5f:57a6:7272::1"]
 slice: [100.72.0.0/20, "fd5f:57a6:7272::/52"]
 pool: [198.19.0.0/18, "2001:2:0:1000::/52"]
-dns: {listen: ["192.168.1.1:53"]}
+dns: {listen: ["192.168.1.1:53"], special_use: {except: [test]}}
 upstreams: {default: {servers: [198.51.100.53], timeout: 2s}}
 wireguard: {private_key_file: gateway.key, listen: "0.0.0.0:51820", endpoint: "198.51.100.1:51820"}
 lan: {tun: starferry0}

@@ -18,6 +18,8 @@ func play(role string, args []string) int {
 	switch role {
 	case "dns":
 		err = serveZone(args[0], args[1:])
+	case "signed":
+		err = serveSigned(args[0], args[1], args[2:])
 	case "origin":
 		err = serveOrigin(args)
 	default:
@@ -31,15 +33,27 @@ func play(role string, args []string) int {
 // records are not there is NXDOMAIN if nothing is below it either, and a name
 // *.x answers for all below x.
 func serveZone(addr string, records []string) error {
+	zone, err := readZone(records)
+	if err != nil {
+		return err
+	}
+	return serve(addr, func(q *dns.Msg) *dns.Msg { return answerFrom(zone, q) })
+}
+
+func readZone(records []string) (map[string][]dns.RR, error) {
 	zone := map[string][]dns.RR{}
 	for _, line := range records {
 		rr, err := dns.NewRR(line)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		zone[rr.Header().Name] = append(zone[rr.Header().Name], rr)
 	}
-	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { w.WriteMsg(answerFrom(zone, q)) })
+	return zone, nil
+}
+
+func serve(addr string, answer func(*dns.Msg) *dns.Msg) error {
+	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { w.WriteMsg(answer(q)) })
 	errs := make(chan error)
 	for _, network := range []string{"udp", "tcp"} {
 		go func() { errs <- (&dns.Server{Addr: addr, Net: network, Handler: h}).ListenAndServe() }()

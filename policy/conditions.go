@@ -65,7 +65,7 @@ type cond struct {
 	slot     int     // of a list of names: where a scene keeps what was found; 0 for nowhere
 	nets     *match.Networks
 	geo      *geo.DB
-	words    []string // countries, devices, groups, or networks of a source
+	words    []string // countries, devices, groups, networks of a source, or the list of names
 	strength device.Strength
 	kinds    []device.Kind
 	types    []uint16

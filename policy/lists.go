@@ -47,6 +47,7 @@ func (c *compiler) readLists(m *yamlpos.Map) {
 			MinLabels: yamlpos.Read(def, "min_labels", 1, yamlpos.Int(1, 10)),
 			Except:    yamlpos.ReadOneOrList(def, "except", match.Clean),
 		}
+		l.info.Source = l.src
 		l.failed = l.info.File == "" || l.info.Format == ""
 		def.Done()
 		c.lists[name] = l

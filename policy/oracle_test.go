@@ -15,7 +15,7 @@ import (
 )
 
 // The oracle is what BIND, unbound and PowerDNS Recursor all answer when they
-// are given the same rules as response policy zones. Env ORACLE names a folder
+// are given the same rules as response policy zones. Env ORACLE names folders
 // of rules.json (the rules in order), data.json (what the upstream serves) and
 // cases.jsonl (questions with answers).
 type oracleRule struct {
@@ -35,10 +35,16 @@ type oracleData map[string]struct {
 }
 
 func TestOracle(t *testing.T) {
-	dir := os.Getenv("ORACLE")
-	if dir == "" {
+	dirs := strings.Fields(os.Getenv("ORACLE"))
+	if len(dirs) == 0 {
 		t.Skip("ORACLE names no folder of cases")
 	}
+	for _, dir := range dirs {
+		t.Run(filepath.Base(dir), func(t *testing.T) { playOracle(t, dir) })
+	}
+}
+
+func playOracle(t *testing.T, dir string) {
 	var rules []oracleRule
 	var data oracleData
 	load(t, filepath.Join(dir, "rules.json"), &rules)

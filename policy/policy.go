@@ -71,6 +71,7 @@ import (
 
 	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/internal/yamlpos"
+	"github.com/starferry/starferry/policy/list"
 	"github.com/starferry/starferry/policy/match"
 )
 
@@ -207,6 +208,7 @@ type ListInfo struct {
 	Entries            int // different names or networks
 	Bad                int // lines that could not be read
 	At                 yamlpos.Pos
+	Source             list.Source
 }
 
 // Rules returns the policies in the order of the file. They must not be changed.

@@ -133,28 +133,50 @@ var nameFormats = map[string]func() nameReader{
 
 // Names reads the list as one of names.
 func (s Source) Names(r io.Reader) (*match.Names, Stats, error) {
+	var names match.NamesBuilder
+	stats, err := s.collect(r, func(kind match.Kind, key match.Key, _ []byte) error { return names.AddKey(kind, key) })
+	if err != nil {
+		return nil, stats, err
+	}
+	return names.Build(), stats, nil
+}
+
+// Each calls yield with each name that the list as one of names has an entry of,
+// as [match.Clean] writes it, and with what the entry covers. A set does not
+// tell its names.
+func (s Source) Each(r io.Reader, yield func(kind match.Kind, name string)) error {
+	_, err := s.collect(r, func(kind match.Kind, _ match.Key, name []byte) error {
+		clean, err := match.Clean(string(name))
+		if err == nil {
+			yield(kind, clean)
+		}
+		return err
+	})
+	return err
+}
+
+// collect passes the entries of the list to take.
+func (s Source) collect(r io.Reader, take func(match.Kind, match.Key, []byte) error) (Stats, error) {
 	open, ok := nameFormats[s.Format]
 	if !ok {
-		return nil, Stats{}, fmt.Errorf("list %s: %q is no format of names: want one of %q", s.Name, s.Format, NameFormats())
+		return Stats{}, fmt.Errorf("list %s: %q is no format of names: want one of %q", s.Name, s.Format, NameFormats())
 	}
-	c := &collector{stats: Stats{name: s.Name, left: s.MinLabels > 1}, min: max(s.MinLabels, 2), meant: map[match.Key]bool{}}
+	c := &collector{take: take, stats: Stats{name: s.Name, left: s.MinLabels > 1}, min: max(s.MinLabels, 2), meant: map[match.Key]bool{}}
 	for _, e := range s.Except {
 		key, err := match.KeyOf(e)
 		if err != nil {
-			return nil, Stats{}, fmt.Errorf("list %s: except: %w", s.Name, err)
+			return Stats{}, fmt.Errorf("list %s: except: %w", s.Name, err)
 		}
 		c.meant[key] = true
 	}
 	read, add := open(), c.add // made once: a method's value is made anew wherever it is written
-	if err := s.read(r, &c.stats, func(line []byte) error { return read(line, add) }); err != nil {
-		return nil, c.stats, err
-	}
-	return c.names.Build(), c.stats, nil
+	err := s.read(r, &c.stats, func(line []byte) error { return read(line, add) })
+	return c.stats, err
 }
 
-// A collector puts the entries of a list into a set.
+// A collector takes those entries of a list that are not too wide.
 type collector struct {
-	names match.NamesBuilder
+	take  func(match.Kind, match.Key, []byte) error
 	stats Stats
 	min   int
 	meant map[match.Key]bool // the exceptions
@@ -172,7 +194,7 @@ func (c *collector) add(kind match.Kind, name []byte) error {
 		}
 	}
 	c.stats.Entries++
-	return c.names.AddKey(kind, key)
+	return c.take(kind, key, name)
 }
 
 func (c *collector) wide(kind match.Kind, name []byte) {

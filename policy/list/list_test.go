@@ -66,6 +66,20 @@ func TestNames(t *testing.T) {
 				t.Errorf("%s: %s is not covered", tc.format, n)
 			}
 		}
+		told := 0
+		if err := (Source{Format: tc.format}).Each(strings.NewReader(tc.text), func(kind match.Kind, name string) {
+			told++
+			if kind == match.Under {
+				name = "x." + name
+			} else if kind == match.One {
+				name = "y." + name
+			}
+			if m, ok := set.Lookup(name); !ok || m.Kind&kind == 0 {
+				t.Errorf("%s: %s is told and covered by %v", tc.format, name, m)
+			}
+		}); err != nil || told != tc.entries {
+			t.Errorf("%s: %d names are told, want %d: %v", tc.format, told, tc.entries, err)
+		}
 		for _, n := range strings.Fields(tc.out) {
 			if m, ok := set.Lookup(n); ok {
 				t.Errorf("%s: %s is covered by %s", tc.format, n, m)

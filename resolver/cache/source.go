@@ -83,7 +83,8 @@ func (s *Source) Resolve(ctx context.Context, q Question) (Reply, error) {
 // better than to pass it on.
 var errFailed = errors.New("the resolvers fail")
 
-// fetch asks for an answer and keeps it. Where old is there, a failure is an
+// fetch asks for an answer and keeps it, without the records that nobody asked
+// for. Where old is there, a failure is an
 // error and does not take its place.
 func (s *Source) fetch(ctx context.Context, k Key, old *entry) (Reply, error) {
 	msg, err := s.Ask(ctx, k.Question)
@@ -94,6 +95,7 @@ func (s *Source) fetch(ctx context.Context, k Key, old *entry) (Reply, error) {
 	if err != nil {
 		return Reply{}, fmt.Errorf("reading the answer of group %q: %w", k.Group, err)
 	}
+	a.Trim()
 	if old != nil && a.Rcode != wire.Success && a.Rcode != wire.NXDomain {
 		return Reply{}, errFailed
 	}

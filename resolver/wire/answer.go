@@ -18,6 +18,8 @@ const (
 	TypeDNAME = 39
 	TypeSVCB  = 64
 	TypeHTTPS = 65
+	typeNSEC  = 47
+	typeNSEC3 = 50
 	typeANY   = 255
 )
 
@@ -112,6 +114,7 @@ func ReadAnswer(msg []byte) (Answer, bool) {
 		a.Msg = all[:r.opt]
 	}
 	a.Msg = a.Msg[:len(a.Msg):len(a.Msg)]
+	a.setCounts()
 	return a, true
 }
 
@@ -321,6 +324,42 @@ func Records(msg []byte) func(yield func(Record) bool) {
 				return
 			}
 		}
+	}
+}
+
+// Trim leaves out what does not belong to the answer of the question: the
+// additional section, and an authority section that proves nothing. Records in
+// them may be of any name (RFC 5452 section 6), no policy judges them, and who
+// needs one asks for it. What stays in the authority section is the SOA record of a
+// negative answer and the NSEC and NSEC3 records of one that is signed. It belongs
+// to whoever has just read the answer.
+func (a *Answer) Trim() {
+	if a.Count[1] == 0 && a.Count[2] == 0 {
+		return
+	}
+	answer, authority, proves := a.Body, a.Body, false
+	for rr := range a.Records {
+		if rr.Section == 0 {
+			answer, authority = rr.End, rr.End
+		} else if rr.Section == 1 {
+			authority = rr.End
+			proves = proves || rr.Type == TypeSOA || rr.Type == typeNSEC || rr.Type == typeNSEC3
+		}
+	}
+	if !proves {
+		authority, a.Count[1] = answer, 0
+	}
+	a.Count[2] = 0
+	a.TTLs = a.TTLs[:2*(a.Count[0]+a.Count[1])]
+	if authority < len(a.Msg) {
+		a.Msg = append(make([]byte, 0, authority), a.Msg[:authority]...)
+	}
+	a.setCounts()
+}
+
+func (a *Answer) setCounts() {
+	for i, n := range a.Count {
+		binary.BigEndian.PutUint16(a.Msg[6+2*i:], n)
 	}
 }
 

@@ -259,6 +259,7 @@ func FuzzAnswer(f *testing.F) {
 			AppendText(nil, AppendName(nil, a.Msg, rr.Name))
 		}
 		a.Negative()
+		trims(t, msg)
 		var m dns.Msg
 		if err := m.Unpack(msg); err != nil {
 			return // records of types that are not looked into may hold anything
@@ -299,6 +300,43 @@ func FuzzAnswer(f *testing.F) {
 		out := a.Append(nil, &q, Span{Age: 1})
 		checkReply(t, &asked, AppendOPT(out, 0, &q, rcode, &Explanation{}), &m)
 	})
+}
+
+// trims holds what [Answer.Trim] leaves to the answer before it.
+func trims(t *testing.T, msg []byte) {
+	t.Helper()
+	a, _ := ReadAnswer(msg)
+	whole := a
+	whole.Msg = bytes.Clone(a.Msg)
+	a.Trim()
+	again, ok := ReadAnswer(a.Msg)
+	if !ok || again.Count != a.Count || len(again.TTLs) != len(a.TTLs) {
+		t.Errorf("trimmed to %x of %d, read as %d", a.Msg, a.Count, again.Count)
+	}
+	if a.Count[0] != whole.Count[0] || a.Count[2] != 0 || a.Count[1] != 0 && a.Count[1] != whole.Count[1] || a.Negative() != whole.Negative() {
+		t.Errorf("%d records become %d", whole.Count, a.Count)
+	}
+}
+
+func TestTrim(t *testing.T) {
+	up := ask(t, "www.example.com.", dns.TypeA, nil)
+	for _, tt := range []struct {
+		what    string
+		records []string
+		want    [3]uint16
+	}{
+		{"an answer alone", []string{"www.example.com. 60 IN A 192.0.2.1"}, [3]uint16{1, 0, 0}},
+		{"records of others", []string{"www.example.com. 60 IN A 192.0.2.1", "--", "example.net. 60 IN NS ns.example.org.", "--", "www.example.net. 60 IN A 192.0.2.66"}, [3]uint16{1, 0, 0}},
+		{"a negative answer", []string{"--", "example.com. 60 IN SOA a. b. 1 2 3 4 60", "--", "a. 60 IN A 192.0.2.66"}, [3]uint16{0, 1, 0}},
+		{"a wildcard that is proven", []string{"www.example.com. 60 IN A 192.0.2.1", "--", "example.com. 60 IN NSEC x.example.com. A"}, [3]uint16{1, 1, 0}},
+	} {
+		msg := say(t, up, 0, true, tt.records...)
+		a, _ := ReadAnswer(msg)
+		if a.Trim(); a.Count != tt.want {
+			t.Errorf("%s: %d records stay, want %d", tt.what, a.Count, tt.want)
+		}
+		trims(t, msg)
+	}
 }
 
 func TestSettle(t *testing.T) {
