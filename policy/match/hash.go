@@ -53,7 +53,7 @@ const maxLabels = 127
 // keptLabels is of how many labels suffixes are whose hashes are kept. Longer
 // ones are hashed when a set is looked through that has entries so long, which
 // next to none has: Hashes live on the stack of each decision and have to be
-// cleared there first, which for all labels took a tenth of its time.
+// cleared there first.
 const keptLabels = 16
 
 // Hashes are those of all suffixes of a name. They are computed once to look
