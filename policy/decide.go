@@ -19,7 +19,7 @@ func (p *Policy) Explain(q *Query) (Decision, *Trace) {
 }
 
 func (v *Scoped) decide(q *Query, t *Trace) Decision {
-	var at Hop
+	var at spot
 	until := v.until
 	p := v.policy
 	var hashes match.Hashes
@@ -29,7 +29,7 @@ func (v *Scoped) decide(q *Query, t *Trace) Decision {
 	}
 	end := len(p.rules) // the place that ends the list; there the default stands
 	for i := range q.hops() {
-		at = q.hop(i)
+		at = spot{q.hop(i), q.alias(i)}
 		w := v.walk(&s, end, i > 0)
 		k, truth := w.first(&s)
 		switch {
@@ -42,7 +42,7 @@ func (v *Scoped) decide(q *Query, t *Trace) Decision {
 			end = k
 		}
 	}
-	at = Hop{Name: q.Name}
+	at = spot{Hop: Hop{Name: q.Name}}
 	return p.ended(&s, end)
 }
 

@@ -100,7 +100,7 @@ type Scoped struct {
 func (p *Policy) For(a *Asker, now time.Time) *Scoped {
 	q := Query{Asker: *a, Now: now}
 	v := &Scoped{policy: p}
-	s := scene{q: &q, at: &Hop{}, until: &v.until, open: atName | atAnswer | atType, filter: p.filter, hashes: new(match.Hashes)}
+	s := scene{q: &q, at: &spot{}, until: &v.until, open: atName | atAnswer | atType | atFlow, filter: p.filter, hashes: new(match.Hashes)}
 	for _, k := range p.all.open {
 		if r := &p.rules[k]; r.when == nil || r.when.eval(&s)&Yes != 0 {
 			v.open = append(v.open, k)

@@ -125,7 +125,7 @@ var mistakes = map[string]string{
 	`policies: [{name: a, if: {answer: {network: 10.0.0.1/8}}, then: allow}]`:             `the network is 10.0.0.0/8`,
 	`policies: [{name: a, if: {answer: {network: 10.0.0/8}}, then: allow}]`:               `"10.0.0/8" is no network`,
 	`policies: [{name: a, if: {answer: {network: nets}}, then: allow}]`:                   `unknown list "nets"`,
-	`policies: [{name: a, if: {answer: {}}, then: allow}]`:                                `want country or network`,
+	`policies: [{name: a, if: {answer: {}}, then: allow}]`:                                `want one of country, continent, asn, network, cname, mx, ns, ptr, txt`,
 	`policies: [{name: a, if: {answer: {country: CN, network: 1.0.0.0/8}}, then: allow}]`: `country and network in one`,
 	`policies: [{name: a, if: {identity: hard}, then: allow}]`:                            `"hard" is none of none, weak, medium, strong`,
 	`policies: [{name: a, if: {kind: wiregard}, then: allow}]`:                            `did you mean "wireguard"?`,

@@ -39,6 +39,7 @@ func ParseAgain(known *list.Cache, name string, src []byte, open func(path strin
 		hash:     sha256.New(),
 		lists:    map[string]*namedList{},
 		profiles: map[string]*posture.Profile{},
+		defined:  defined{map[string]*schedule{}, map[string]*category{}, map[string]yamlpos.Pos{}},
 		used:     map[string]bool{},
 		policy:   &Policy{},
 	}
@@ -59,9 +60,82 @@ type compiler struct {
 	lists    map[string]*namedList
 	geo      *geo.DB
 	hasGeo   bool
+	asn      *geo.DB
+	hasASN   bool
 	profiles map[string]*posture.Profile
-	used     map[string]bool // "list x" and "posture x" that something names
-	policy   *Policy
+	defined
+	used   map[string]bool // "list x" and "posture x" that something names
+	policy *Policy
+}
+
+// defined is what a file defines for its policies besides lists and profiles.
+type defined struct {
+	schedules  map[string]*schedule
+	categories map[string]*category
+	places     map[string]yamlpos.Pos // of all that has a name, by "schedule office" and the like
+}
+
+// taken keeps where something of this kind and name is defined, and reports a
+// second one. (Two in one mapping are reported already.)
+func (c *compiler) taken(kind, name string, at yamlpos.Pos) bool {
+	key := kind + " " + name
+	first, dup := c.places[key]
+	if !dup {
+		c.places[key] = at
+		return false
+	}
+	where := fmt.Sprintf("first in line %d", first.Line)
+	if first.File != at.File {
+		where = fmt.Sprintf("first at %v", first)
+	}
+	c.file.ErrorAt(at, where, "%s %q is given twice", kind, name)
+	return true
+}
+
+func sorted[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
+
+// A category is a group of lists of names.
+type category struct{ lists []*yamlpos.Node }
+
+func (c *compiler) readCategories(m *yamlpos.Map) {
+	for _, name := range m.Keys() {
+		if _, err := word(name); err != nil {
+			m.KeyErrorf(name, "", "categories: %v", err)
+		}
+		if c.taken("category", name, m.KeyPos(name)) {
+			continue
+		}
+		cat := &category{lists: c.some(m.Node(name))}
+		c.categories[name] = cat
+		for _, item := range cat.lists { // which also finds those that there are not
+			if list := yamlpos.Value(item, "", word); list != "" {
+				c.names(list, item.Pos())
+			}
+		}
+	}
+}
+
+// readCategory returns the conditions of being in each list of a category.
+func (c *compiler) readCategory(n *yamlpos.Node) (out []cond) {
+	name := yamlpos.Value(n, "", word)
+	if name == "" {
+		return nil
+	}
+	c.used["category "+name] = true
+	cat := c.categories[name]
+	if cat == nil {
+		n.Errorf(yamlpos.DidYouMean(name, sorted(c.categories)), "unknown category %q", name)
+		return nil
+	}
+	for _, item := range cat.lists {
+		if c.lists[item.Text()] != nil {
+			out = append(out, c.listed(item.Text(), item.Pos()))
+		}
+	}
+	for i := range out {
+		out[i].text = fmt.Sprintf("in category %s (%s)", name, out[i].text)
+	}
+	return out
 }
 
 // readFile reads the parts that others name first, wherever they are written.
@@ -69,6 +143,8 @@ func (c *compiler) readFile(root *yamlpos.Map) {
 	c.readLists(root.Map("lists"))
 	c.readGeo(root.Map("geoip"))
 	c.readPostures(root.Map("postures"))
+	c.readCategories(root.Map("categories"))
+	c.readSchedules(root.Map("schedules"))
 	seen := map[string]yamlpos.Pos{}
 	root.Maps("policies", func(m *yamlpos.Map) {
 		r := c.readRule(m)

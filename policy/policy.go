@@ -193,7 +193,11 @@ type Policy struct {
 }
 
 // refs are the names that the policy uses but does not define.
-type refs struct{ routes, upstreams, groups, devices []Ref }
+type refs struct {
+	routes, upstreams, groups, devices []Ref
+	listeners, flowRoutes              []Ref
+	personal, records                  []Ref // conditions that look at people and platforms, and at records
+}
 
 // A Ref is a name that the policy uses but does not define, with its place.
 type Ref struct {
@@ -233,6 +237,20 @@ func (p *Policy) Groups() []Ref { return p.groups }
 
 // Devices returns the devices that conditions and demands name.
 func (p *Policy) Devices() []Ref { return p.devices }
+
+// Listeners returns the listeners that conditions and defaults name.
+func (p *Policy) Listeners() []Ref { return p.listeners }
+
+// FlowRoutes returns the routes that conditions on flows name.
+func (p *Policy) FlowRoutes() []Ref { return p.flowRoutes }
+
+// Personal returns the conditions that look at users and platforms, by their
+// keys: an egress knows neither.
+func (p *Policy) Personal() []Ref { return p.personal }
+
+// Records returns the conditions that look at records other than addresses, by
+// their keys: only a gateway sees those.
+func (p *Policy) Records() []Ref { return p.records }
 
 // Warnings returns what is odd in the file but no mistake.
 func (p *Policy) Warnings() []string { return p.warnings }

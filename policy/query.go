@@ -16,6 +16,9 @@ type Asker struct {
 	Kind     device.Kind    // the evidence of this question
 	Source   netip.Addr     // where the question or packet came from, before any mapping
 	Verdicts posture.Verdicts
+
+	Listener  string // that the question came to; of a flow none
+	Transport string // udp, tcp, dot or doh; of a flow none
 }
 
 func (a *Asker) isOne(devices []string) bool {
@@ -29,8 +32,16 @@ func (a *Asker) inGroup(groups []string) bool {
 // A Hop is one name of an answer's CNAME chain with the addresses that it owns.
 // The first hop is the name that was asked for.
 type Hop struct {
-	Name  string
-	Addrs []netip.Addr
+	Name   string
+	Addrs  []netip.Addr
+	Values []Value // of its other records, as far as a policy may look at them
+}
+
+// A Value is what a record holds: of MX, NS and PTR the name, lower case without
+// the final dot; of TXT the text, all its strings in one.
+type Value struct {
+	Type uint16
+	Text string
 }
 
 // A Service is what a flow wants to reach at a steered name. ICMP echo has Proto 1 or 58 and no port.
@@ -45,6 +56,7 @@ type Query struct {
 	Type     uint16 // DNS type; for a flow A or AAAA by its family
 	Asker    Asker
 	Flow     *Service // nil for a DNS question
+	Route    string   // of a flow: by which it came to this node; empty: not known
 	Answered bool     // Answer holds what is known; false: nothing was asked upstream yet
 	Answer   []Hop
 	Now      time.Time
@@ -63,6 +75,21 @@ func (q *Query) hop(i int) Hop {
 		i--
 	}
 	return q.Answer[i]
+}
+
+// alias returns the name that the i-th name of the chain is an alias of, as the
+// answer says; empty: none.
+func (q *Query) alias(i int) string {
+	switch {
+	case !q.Answered || len(q.Answer) == 0:
+		return ""
+	case q.Answer[0].Name != q.Name:
+		i--
+	}
+	if i < 0 || i+1 >= len(q.Answer) {
+		return ""
+	}
+	return q.Answer[i+1].Name
 }
 
 // hops returns how many names there are to be judged.
@@ -143,10 +170,12 @@ func (t *Then) admits(s *Service) bool {
 	if s.Proto == protoICMP || s.Proto == protoICMPv6 || len(t.Ports) == 0 {
 		return true
 	}
-	for _, p := range t.Ports {
-		if p.Proto == s.Proto && p.From <= s.Port && s.Port <= p.To {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.Ports, s.among)
+}
+
+// among reports whether a service is one of those. Proto 0 and ports from 0 to 0
+// stand for any.
+func (s *Service) among(p Port) bool {
+	return (p.Proto == 0 || p.Proto == s.Proto || p.Proto == protoICMP && s.Proto == protoICMPv6) &&
+		(p.From == 0 || p.From <= s.Port && s.Port <= p.To)
 }

@@ -22,7 +22,7 @@ type scoping struct {
 // for never. It allocates nothing but room for the key.
 func (p *Policy) Scope(key []byte, a *Asker, now time.Time) (_ []byte, until time.Time) {
 	q := Query{Asker: *a, Now: now}
-	s := scene{q: &q, at: &Hop{}, until: &until}
+	s := scene{q: &q, at: &spot{}, until: &until}
 	var b packer
 	for _, c := range p.scoping.parts {
 		key = b.put(key, uint8(c.eval(&s)>>1), 2) // 0, 1, 2 for no, unknown, yes
