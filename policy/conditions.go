@@ -127,6 +127,8 @@ type scene struct {
 	until *time.Time
 	trace *Trace
 
+	shadows bool // policies in mode shadow are enforced
+
 	asked, found uint64 // lists that were looked through for the name, and those that have it
 
 	filter *match.Filter

@@ -38,7 +38,7 @@ func (w *walk) steers(s *scene, route string) (found bool, next int) {
 	ends := -1 // the last policy that ends the list for some
 	for k := w.next(); k < w.end; k = w.next() {
 		r := &w.policy.rules[k]
-		if w.later && r.own {
+		if w.later && r.own || r.shadow {
 			continue
 		}
 		t := r.matches(s)

@@ -155,6 +155,7 @@ func (c *compiler) readFile(root *yamlpos.Map) {
 		c.policy.rules = append(c.policy.rules, r)
 	})
 	root.Maps("tests", func(m *yamlpos.Map) { c.readTest(m) })
+	root.Maps("defaults", func(m *yamlpos.Map) { c.policy.defaults = append(c.policy.defaults, c.readFallback(m)) })
 	c.policy.fallback = readDefault(root)
 	root.Done()
 	c.loadUnused()
@@ -186,6 +187,8 @@ func (c *compiler) readRule(m *yamlpos.Map) Rule {
 		when := c.readAll(n)
 		r.when = &when
 	}
+	r.when = readWindow(m, r.when)
+	r.shadow = yamlpos.Read(m, "mode", "enforce", yamlpos.OneOf("enforce", "shadow")) == "shadow"
 	r.ends = r.when == nil || r.when.sees()&(atName|atAnswer) == 0
 	r.demands = c.readDemands(m.Map("require"))
 	r.Then = c.readThen(m)
@@ -207,6 +210,9 @@ func (c *compiler) readDemands(m *yamlpos.Map) *demands {
 		devices:  c.refs(m.Node("devices"), &c.policy.devices),
 		identity: yamlpos.Read(m, "identity", 0, strength),
 		profiles: c.profileNames(m.Node("posture")),
+
+		schedules: c.readTimes(m.Node("schedule")),
+		approval:  readApproval(m.Node("approval")),
 	}
 	if len(m.Keys()) == 0 {
 		m.Errorf("leave it out to require nothing", "require: nothing demanded")
@@ -302,9 +308,9 @@ func (p *Policy) unreached() []string {
 	var always *Rule
 	for i := range p.rules {
 		r := &p.rules[i]
-		if always != nil {
+		if always != nil { // also of one in shadow, which would not be looked at either
 			out = append(out, fmt.Sprintf("%v: policy %s is never looked at: %s above it has no conditions", r.At, r.Name, always.Name))
-		} else if r.when == nil {
+		} else if r.when == nil && !r.shadow {
 			always = r
 		}
 	}

@@ -18,8 +18,9 @@
 // and when, is true for every name of the chain or for none. Where such a one
 // is true it ends the list: nothing below it is looked at, at no name, and it
 // decides if nothing above it did at any name. Below the last policy stands
-// the default, which ends the list in the same way. It blocks unless the file
-// says otherwise. A policy with "cname: ignore" is looked at for the asked name
+// the default, which ends the list in the same way: the first of "defaults" that
+// is for this asker, or else the one for all, which blocks unless the file says
+// otherwise. A policy out of its time ("not_before", "not_after") is false. A policy with "cname: ignore" is looked at for the asked name
 // only, by the addresses which that name owns itself. (BIND, unbound and PowerDNS Recursor order response policy
 // zones so.)
 //
@@ -42,6 +43,14 @@
 // ends in a block and has no answer condition above it sends nothing out. The
 // question goes upstream as by the policy that decides if nothing that is open
 // comes true ([Forward]).
+//
+// # Shadows
+//
+// A policy in mode shadow is passed over: it decides nothing, ends no list and
+// sends no question upstream. Each query is decided a second time as if all
+// policies in shadow were enforced, and if another one decides then,
+// [Decision.Shadow] says which. What would need the answer for that is not
+// known, and says nothing.
 //
 // # Demands
 //
@@ -154,6 +163,7 @@ type Then struct {
 
 	A, AAAA []netip.Addr // of Override, and of a block by address
 	CNAME   string       // of Override: a target, lower case without the final dot
+	Records []Record     // of Override: those of other types
 	TTL     time.Duration
 
 	Route    string // of Steer
@@ -162,6 +172,13 @@ type Then struct {
 	NoWay    Fallback
 
 	Forward // of Allow
+}
+
+// A Record is one that an override answers with. Text is what follows the type
+// in a master file, of HTTPS; of TXT it is the text itself.
+type Record struct {
+	Type uint16
+	Text string
 }
 
 // A Rule is one compiled policy of the file.
@@ -174,6 +191,7 @@ type Rule struct {
 	when    *cond // nil: always
 	demands *demands
 	deny    Then // the form of a denial
+	shadow  bool // with "mode: shadow": is recorded and does not decide
 	ends    bool // looks at neither name nor answer
 	own     bool // with "cname: ignore": is for the asked name and its own addresses only
 }
@@ -181,7 +199,8 @@ type Rule struct {
 // A Policy is a compiled file. It is immutable.
 type Policy struct {
 	rules    []Rule
-	fallback Then // of the default
+	defaults []fallback // for some, before the one for all
+	fallback Then       // of the default
 	arranged
 
 	version  string
@@ -212,6 +231,9 @@ type ListInfo struct {
 	Bad                int // lines that could not be read
 	At                 yamlpos.Pos
 }
+
+// Shadow reports whether the policy is only recorded, by "mode: shadow".
+func (r *Rule) Shadow() bool { return r.shadow }
 
 // Rules returns the policies in the order of the file. They must not be changed.
 func (p *Policy) Rules() []Rule { return p.rules }

@@ -106,12 +106,27 @@ func (q *Query) hops() int {
 
 // A Decision is a policy's answer to a query.
 type Decision struct {
-	Then       Then      // what to do; for a denial Action is Block and Block its form
-	Rule       *Rule     // the policy that decided; nil if none did
-	Hop        string    // the name of the chain at which it decided
-	Denied     string    // not empty: the demand that was not met, and how the asker stands; EDE 18
-	NeedAnswer bool      // undecided: the question has to go upstream first, as Then.Forward says; then ask again with Answered
+	Then       Then   // what to do; for a denial Action is Block and Block its form
+	Rule       *Rule  // the policy that decided; nil if none did
+	Hop        string // the name of the chain at which it decided
+	Denied     string // not empty: the demand that was not met, and how the asker stands; EDE 18
+	Shadow     *Rule  // the policy that would decide if those in mode shadow were enforced, where that is another one; else nil
+	Learned    bool   // a default decided whose askers are learnt about: what they ask is to be recorded
+	NeedAnswer bool   // undecided: the question has to go upstream first, as Then.Forward says; then ask again with Answered
+	wouldDeny  bool
 	Until      time.Time // zero, or when the decision may change by the passing of time alone
+}
+
+// Would says what would be decided if the policies in mode shadow were enforced,
+// as [Decision.String] does; empty: the same.
+func (d *Decision) Would() string {
+	switch {
+	case d.Shadow == nil:
+		return ""
+	case d.wouldDeny:
+		return "deny " + d.Shadow.deny.Block.String()
+	}
+	return d.Shadow.Then.String()
 }
 
 // Text says in a line for people which policy decided and why. It is empty for

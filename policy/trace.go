@@ -13,6 +13,7 @@ import (
 // A Trace is the story of one decision. A nil Trace records nothing.
 type Trace struct {
 	Steps    []Step
+	Shadow   string // what would be decided if policies in mode shadow were enforced, and by which; empty: the same
 	Decision string // in short: "steer hong-kong", "deny refused", "ask upstream"
 
 	notes []string
@@ -48,6 +49,9 @@ func (t *Trace) String() string {
 		b.WriteByte('\n')
 	}
 	b.WriteString("decision: " + t.Decision)
+	if t.Shadow != "" {
+		b.WriteString("\nwere shadows enforced: " + t.Shadow)
+	}
 	return b.String()
 }
 
@@ -92,11 +96,25 @@ func (t *Trace) step(r *Rule, hop string, matched Truth, from int) {
 		s.Text = "no policy decides"
 	} else {
 		s.Pos = r.At
-		if matched == Yes && r.ends {
+		switch {
+		case r.shadow:
+			s.Text = join(s.Text, "in shadow, does not decide")
+		case matched == Yes && r.ends:
 			s.Text = join(s.Text, "ends the list")
 		}
 	}
 	t.Steps = append(t.Steps, s)
+}
+
+// shadowed records a policy in mode shadow that is passed over. How long it
+// stays as it is does not matter to the decision.
+func (r *Rule) shadowed(s *scene) {
+	if s.trace == nil {
+		return
+	}
+	until := *s.until
+	r.matches(s)
+	*s.until = until
 }
 
 // judged adds to the step of the policy that was chosen how the asker stands
