@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
@@ -28,12 +29,7 @@ func Parse(name string, src []byte, open func(path string) (io.ReadCloser, error
 // ParseAgain does what [Parse] does, and builds only those lists that are not
 // in the cache, which it fills.
 func ParseAgain(known *list.Cache, name string, src []byte, open func(path string) (io.ReadCloser, error)) (*Policy, error) {
-	f, root, err := yamlpos.Open(name, src)
-	if err != nil {
-		return nil, err
-	}
 	c := &compiler{
-		file:     f,
 		open:     open,
 		known:    known,
 		hash:     sha256.New(),
@@ -43,9 +39,7 @@ func ParseAgain(known *list.Cache, name string, src []byte, open func(path strin
 		used:     map[string]bool{},
 		policy:   &Policy{},
 	}
-	c.hash.Write(src)
-	c.readFile(root)
-	if err := f.Err(); err != nil {
+	if err := c.readFiles(name, src); err != nil {
 		return nil, err
 	}
 	return c.finish(), nil
@@ -53,7 +47,7 @@ func ParseAgain(known *list.Cache, name string, src []byte, open func(path strin
 
 // A compiler holds what is known while a file is read.
 type compiler struct {
-	file     *yamlpos.File
+	file     sources
 	open     func(path string) (io.ReadCloser, error)
 	hash     hash.Hash // of all sources; of lists, of their sums
 	known    *list.Cache
@@ -76,13 +70,16 @@ type defined struct {
 }
 
 // taken keeps where something of this kind and name is defined, and reports a
-// second one. (Two in one mapping are reported already.)
+// second one.
 func (c *compiler) taken(kind, name string, at yamlpos.Pos) bool {
 	key := kind + " " + name
 	first, dup := c.places[key]
 	if !dup {
 		c.places[key] = at
 		return false
+	}
+	if first == at { // a key that stands twice in one mapping is reported already
+		return true
 	}
 	where := fmt.Sprintf("first in line %d", first.Line)
 	if first.File != at.File {
@@ -138,29 +135,6 @@ func (c *compiler) readCategory(n *yamlpos.Node) (out []cond) {
 	return out
 }
 
-// readFile reads the parts that others name first, wherever they are written.
-func (c *compiler) readFile(root *yamlpos.Map) {
-	c.readLists(root.Map("lists"))
-	c.readGeo(root.Map("geoip"))
-	c.readPostures(root.Map("postures"))
-	c.readCategories(root.Map("categories"))
-	c.readSchedules(root.Map("schedules"))
-	seen := map[string]yamlpos.Pos{}
-	root.Maps("policies", func(m *yamlpos.Map) {
-		r := c.readRule(m)
-		if at, dup := seen[r.Name]; dup && r.Name != "" {
-			m.Errorf(fmt.Sprintf("first in line %d", at.Line), "policy %q is given twice", r.Name)
-		}
-		seen[r.Name] = r.At
-		c.policy.rules = append(c.policy.rules, r)
-	})
-	root.Maps("tests", func(m *yamlpos.Map) { c.readTest(m) })
-	root.Maps("defaults", func(m *yamlpos.Map) { c.policy.defaults = append(c.policy.defaults, c.readFallback(m)) })
-	c.policy.fallback = readDefault(root)
-	root.Done()
-	c.loadUnused()
-}
-
 func readDefault(root *yamlpos.Map) Then {
 	if yamlpos.Read(root, "default", "block", yamlpos.OneOf("allow", "block")) == "allow" {
 		return Then{Action: Allow}
@@ -173,6 +147,7 @@ func (c *compiler) readPostures(m *yamlpos.Map) {
 		if _, err := word(name); err != nil {
 			m.KeyErrorf(name, "", "postures: %v", err)
 		}
+		c.taken("posture", name, m.KeyPos(name))
 		p := posture.ReadProfile(m.Map(name))
 		p.Name = name
 		c.profiles[name] = p
@@ -284,6 +259,11 @@ func (c *compiler) finish() *Policy {
 	for _, prof := range p.profiles {
 		if !c.used["posture "+prof.Name] {
 			p.warnings = append(p.warnings, fmt.Sprintf("%v: posture %s is used nowhere", prof.At, prof.Name))
+		}
+	}
+	for _, what := range sorted(c.places) {
+		if kind, _, _ := strings.Cut(what, " "); (kind == "schedule" || kind == "category") && !c.used[what] {
+			p.warnings = append(p.warnings, fmt.Sprintf("%v: %s is used nowhere", c.places[what], what))
 		}
 	}
 	p.warnings = append(p.warnings, p.unreached()...)
