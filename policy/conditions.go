@@ -2,7 +2,9 @@ package policy
 
 import (
 	"net/netip"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/starferry/starferry/device"
@@ -28,19 +30,32 @@ const (
 	opPosture
 	opSource
 	opType
+	opRegexp
+	opContinent
+	opASN
+	opRecord
+	opUser
+	opPlatform
+	opListener
+	opTransport
+	opSchedule
+	opWindow
+	opService
+	opRoute
 )
 
 // A sight is a set of what conditions look at.
 type sight uint8
 
 const (
-	atType sight = 1 << iota
+	atFlow sight = 1 << iota
+	atType
 	atAsker
 	atName
 	atAnswer
-	atPosture // how the asker stands, which changes as reports age
+	atClock // what changes by itself: how the asker stands as reports age, and the time
 
-	atScope = atAsker | atPosture // who asks and when
+	atScope = atAsker | atClock // who asks and when
 )
 
 // sights says what the leaves look at. Who adds one that looks at who asks or
@@ -49,7 +64,10 @@ const (
 var sights = [...]sight{
 	opName: atName, opCountry: atAnswer, opNetwork: atAnswer,
 	opDevice: atAsker, opGroup: atAsker, opIdentity: atAsker, opKind: atAsker, opSource: atAsker,
-	opPosture: atPosture, opType: atType,
+	opUser: atAsker, opPlatform: atAsker, opListener: atAsker, opTransport: atAsker,
+	opPosture: atClock, opSchedule: atClock, opWindow: atClock, opType: atType,
+	opRegexp: atName, opContinent: atAnswer, opASN: atAnswer, opRecord: atAnswer,
+	opService: atFlow, opRoute: atFlow,
 }
 
 // A cond is a compiled condition. It is a plain tree walked by one function
@@ -65,12 +83,23 @@ type cond struct {
 	slot     int     // of a list of names: where a scene keeps what was found; 0 for nowhere
 	nets     *match.Networks
 	geo      *geo.DB
-	words    []string // countries, devices, groups, networks of a source, or the list of names
+	words    []string // countries, devices, groups and the like, networks of a source, or the list of names
 	strength device.Strength
 	kinds    []device.Kind
 	types    []uint16
 	profile  string
 	result   posture.Result
+	*rare
+}
+
+// rare is what few conditions have.
+type rare struct {
+	re        *regexp.Regexp
+	record    uint16   // the type of records that are looked at
+	numbers   []uint32 // of autonomous systems
+	services  []Port   // of a flow
+	schedules []*schedule
+	window    window
 }
 
 // sees returns what the condition looks at.
@@ -82,15 +111,23 @@ func (c *cond) sees() sight {
 	return on
 }
 
+// A spot is the name of the chain that is looked at.
+type spot struct {
+	Hop
+	alias string // the name that this one is an alias of, as far as the answer says
+}
+
 // A scene is all that conditions look at for one name of the chain. What it
 // holds of others is behind pointers: were the name in it, the compiler would
 // take it that with the name, which decisions carry away, the query escapes.
 type scene struct {
 	q     *Query
-	at    *Hop
+	at    *spot
 	open  sight // what is not known yet: conditions on it are open
 	until *time.Time
 	trace *Trace
+
+	shadows bool // policies in mode shadow are enforced
 
 	asked, found uint64 // lists that were looked through for the name, and those that have it
 
@@ -187,13 +224,20 @@ func (c *cond) leaf(s *scene) Truth {
 		return truth(c.named(s))
 	case on == atAnswer:
 		return c.answer(s)
+	case on == atFlow:
+		return c.flow(s)
+	case on == atClock:
+		return c.clock(s)
 	}
 	return c.who(s)
 }
 
 // named looks for the name of the scene, in a list once for each name.
 func (c *cond) named(s *scene) bool {
-	if c.slot == 0 {
+	switch {
+	case c.op == opRegexp:
+		return c.re.MatchString(s.at.Name)
+	case c.slot == 0:
 		return c.covers(s)
 	}
 	bit := uint64(1) << (c.slot - 1)
@@ -214,7 +258,10 @@ func (c *cond) covers(s *scene) bool {
 // answer judges a condition on the addresses of a name: true if one of them
 // meets it, false if it is known of each that it does not.
 func (c *cond) answer(s *scene) Truth {
-	if len(s.at.Addrs) == 0 {
+	switch {
+	case c.op == opRecord:
+		return c.recorded(s)
+	case len(s.at.Addrs) == 0:
 		return Unknown
 	}
 	t := No
@@ -225,10 +272,22 @@ func (c *cond) answer(s *scene) Truth {
 }
 
 func (c *cond) address(a netip.Addr) Truth {
-	if c.op == opNetwork {
+	var code string
+	var known bool
+	switch c.op {
+	case opNetwork:
 		return truth(c.nets.Contains(a))
+	case opASN:
+		n, known := c.geo.ASN(a)
+		if !known {
+			return Unknown
+		}
+		return truth(slices.Contains(c.numbers, n))
+	case opContinent:
+		code, known = c.geo.Continent(a)
+	default:
+		code, known = c.geo.Country(a)
 	}
-	code, known := c.geo.Country(a)
 	if !known {
 		return Unknown
 	}
@@ -252,8 +311,52 @@ func (c *cond) who(s *scene) Truth {
 			return Unknown
 		}
 		return truth(c.nets.Contains(a.Source))
-	case opType:
-		return truth(slices.Contains(c.types, s.q.Type))
+	case opUser:
+		return truth(a.Device != nil && slices.Contains(c.words, a.Device.User))
+	case opPlatform:
+		if a.Device == nil || a.Device.Platform == "" {
+			return Unknown
+		}
+		return truth(containsFold(c.words, a.Device.Platform))
+	case opListener:
+		return truth(slices.Contains(c.words, a.Listener))
+	case opTransport:
+		return truth(slices.Contains(c.words, a.Transport))
+	}
+	return truth(slices.Contains(c.types, s.q.Type))
+}
+
+func containsFold(words []string, word string) bool {
+	for _, w := range words {
+		if strings.EqualFold(w, word) {
+			return true
+		}
+	}
+	return false
+}
+
+// flow judges a condition on what a flow wants to reach, which is false of DNS
+// questions.
+func (c *cond) flow(s *scene) Truth {
+	switch q := s.q; {
+	case q.Flow == nil:
+		return No
+	case c.op == opService:
+		return truth(slices.ContainsFunc(c.services, q.Flow.among))
+	case q.Route == "":
+		return Unknown
+	default:
+		return truth(slices.Contains(c.words, q.Route))
+	}
+}
+
+// clock judges a condition that may change by itself.
+func (c *cond) clock(s *scene) Truth {
+	switch c.op {
+	case opSchedule:
+		return truth(s.during(c.schedules))
+	case opWindow:
+		return truth(s.within(&c.window))
 	}
 	v := s.verdict(c.profile)
 	if v.Result == posture.Unknown && c.result != posture.Unknown {
@@ -266,8 +369,8 @@ func (c *cond) who(s *scene) Truth {
 // may change by itself.
 func (s *scene) verdict(profile string) posture.Verdict {
 	v := s.q.Asker.Verdicts[profile].At(s.q.Now)
-	if v.Result == posture.Passed && (s.until.IsZero() || v.Expires.Before(*s.until)) {
-		*s.until = v.Expires
+	if v.Result == posture.Passed {
+		s.lower(v.Expires)
 	}
 	return v
 }

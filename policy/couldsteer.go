@@ -14,14 +14,14 @@ import (
 // be too generous: flows are decided with all that is known.)
 func (p *Policy) CouldSteer(name string, facts []Hop, route string, now time.Time) bool {
 	q := Query{Name: name, Answered: len(facts) > 0, Answer: facts, Now: now}
-	var at Hop
-	s := scene{q: &q, at: &at, until: new(time.Time), open: atScope | atType, filter: p.filter, hashes: new(match.Hashes)}
+	var at spot
+	s := scene{q: &q, at: &at, until: new(time.Time), open: atScope | atType | atFlow, filter: p.filter, hashes: new(match.Hashes)}
 	if !q.Answered {
 		s.open |= atAnswer
 	}
 	end := len(p.rules)
 	for i := range q.hops() {
-		at = q.hop(i)
+		at = spot{q.hop(i), q.alias(i)}
 		w := p.all.walk(&s, end, i > 0)
 		found, next := w.steers(&s, route)
 		if found || next < 0 {
@@ -38,7 +38,7 @@ func (w *walk) steers(s *scene, route string) (found bool, next int) {
 	ends := -1 // the last policy that ends the list for some
 	for k := w.next(); k < w.end; k = w.next() {
 		r := &w.policy.rules[k]
-		if w.later && r.own {
+		if w.later && r.own || r.shadow {
 			continue
 		}
 		t := r.matches(s)

@@ -19,17 +19,42 @@ func (p *Policy) Explain(q *Query) (Decision, *Trace) {
 }
 
 func (v *Scoped) decide(q *Query, t *Trace) Decision {
-	var at Hop
+	d := v.decideAs(q, t, false)
+	if v.policy.shadows && !d.NeedAnswer {
+		v.compare(q, t, &d)
+	}
+	return d
+}
+
+// compare keeps what would be decided if all policies were enforced.
+func (v *Scoped) compare(q *Query, t *Trace, d *Decision) {
+	would := v.decideAs(q, nil, true)
+	if !would.Until.IsZero() && (d.Until.IsZero() || would.Until.Before(d.Until)) {
+		d.Until = would.Until
+	}
+	if would.NeedAnswer || would.Rule == d.Rule {
+		return
+	}
+	d.Shadow, d.wouldDeny = would.Rule, would.Denied != ""
+	if t != nil {
+		t.Shadow = d.Would() + " by " + d.Shadow.Name
+	}
+}
+
+// decideAs decides as if policies in mode shadow were not there, or as if they
+// were enforced.
+func (v *Scoped) decideAs(q *Query, t *Trace, shadows bool) Decision {
+	var at spot
 	until := v.until
 	p := v.policy
 	var hashes match.Hashes
-	s := scene{q: q, at: &at, until: &until, trace: t, filter: v.policy.filter, hashes: &hashes}
+	s := scene{q: q, at: &at, until: &until, trace: t, shadows: shadows, filter: v.policy.filter, hashes: &hashes}
 	if q.Flow == nil && !q.Answered {
 		s.open = atAnswer
 	}
 	end := len(p.rules) // the place that ends the list; there the default stands
 	for i := range q.hops() {
-		at = q.hop(i)
+		at = spot{q.hop(i), q.alias(i)}
 		w := v.walk(&s, end, i > 0)
 		k, truth := w.first(&s)
 		switch {
@@ -42,7 +67,7 @@ func (v *Scoped) decide(q *Query, t *Trace) Decision {
 			end = k
 		}
 	}
-	at = Hop{Name: q.Name}
+	at = spot{Hop: Hop{Name: q.Name}}
 	return p.ended(&s, end)
 }
 
@@ -84,21 +109,20 @@ func (r *Rule) truth(s *scene) Truth {
 
 // ended decides by what stands at the end of the list.
 func (p *Policy) ended(s *scene, end int) Decision {
-	var r *Rule
-	then := &p.fallback
 	if end < len(p.rules) {
-		r = &p.rules[end]
-		then = &r.Then
-	} else {
-		s.trace.step(nil, s.at.Name, Yes, s.trace.mark())
-	}
-	if s.open != 0 && then.Action == Allow && p.chained[end] && (r == nil || r.demands.met(s)) {
-		return s.wait(then.Forward)
-	}
-	if r != nil {
+		r := &p.rules[end]
+		if s.open != 0 && r.Then.Action == Allow && p.chained[end].in(s) && r.demands.met(s) {
+			return s.wait(r.Then.Forward)
+		}
 		return s.chosen(r)
 	}
-	return s.admitted(Decision{Then: *then, Hop: s.at.Name, Until: *s.until})
+	then, learn := p.standing(s)
+	if s.open != 0 && then.Action == Allow && p.chained[end].in(s) {
+		return s.wait(then.Forward)
+	}
+	d := s.admitted(Decision{Then: *then, Hop: s.at.Name, Until: *s.until})
+	d.Learned = learn
+	return d
 }
 
 // wait leaves the decision until the answer is there.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/internal/yamlpos"
 )
 
 // demands is what a policy requires of the asker. All must be met.
@@ -16,7 +17,34 @@ type demands struct {
 	devices  []string // one of them
 	identity device.Strength
 	profiles []string // passed by all
+
+	schedules []*schedule // it is the time of one
+	approval  *approval
 }
+
+// An approval is what somebody has agreed to for some time.
+type approval struct {
+	by    string
+	until time.Time
+}
+
+// readApproval reads {by: alice, until: 2026-12-31}.
+func readApproval(n *yamlpos.Node) *approval {
+	if n == nil {
+		return nil
+	}
+	m := n.AsMap()
+	m.Require("by", "until")
+	a := &approval{
+		by:    yamlpos.Read(m, "by", "", yamlpos.Word),
+		until: yamlpos.Read(m, "until", time.Time{}, lastMoment),
+	}
+	m.Done()
+	return a
+}
+
+// approved reports whether an approval is good now.
+func (s *scene) approved(a *approval) bool { return s.within(&window{to: a.until}) }
 
 // judge returns what is not met and how the asker stands, "" if all is met.
 // With a trace, how the asker stands is noted there also where it is met.
@@ -54,7 +82,26 @@ func (d *demands) judge(s *scene) string {
 			demand(ok, standsByProfile(name, v))
 		}
 	}
+	if d.schedules != nil {
+		if ok := s.during(d.schedules); !ok || s.trace != nil {
+			in := cond{text: some(scheduleNames(d.schedules)), rare: &rare{schedules: d.schedules}}
+			demand(ok, in.saySchedule(s, truth(ok)))
+		}
+	}
+	if d.approval != nil {
+		if ok := s.approved(d.approval); !ok || s.trace != nil {
+			demand(ok, d.approval.stands(ok))
+		}
+	}
 	return strings.Join(unmet, "; ")
+}
+
+func (a *approval) stands(ok bool) string {
+	const form = "2006-01-02 15:04 MST"
+	if !ok {
+		return fmt.Sprintf("the approval by %s has expired at %s", a.by, a.until.Format(form))
+	}
+	return fmt.Sprintf("approved by %s until %s", a.by, a.until.Format(form))
 }
 
 // met judges without a word.
@@ -65,7 +112,8 @@ func (d *demands) met(s *scene) bool {
 	a := &s.q.Asker
 	failed := func(name string) bool { return s.verdict(name).Result != posture.Passed }
 	return (d.groups == nil || a.inGroup(d.groups)) && (d.devices == nil || a.isOne(d.devices)) &&
-		a.Kind.Strength() >= d.identity && !slices.ContainsFunc(d.profiles, failed)
+		a.Kind.Strength() >= d.identity && !slices.ContainsFunc(d.profiles, failed) &&
+		(d.schedules == nil || s.during(d.schedules)) && (d.approval == nil || s.approved(d.approval))
 }
 
 func standsInGroup(a *Asker, groups []string, ok bool) string {

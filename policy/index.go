@@ -57,23 +57,34 @@ func (x *index) add(c *cond, rule int) {
 
 // An arranged is what decisions go by, made from the rules.
 type arranged struct {
-	chained  []bool  // whether any rule before this place looks at names or answers of the whole chain; one more than rules
-	every    []int32 // the places of all rules
-	all      Scoped  // towards anybody
+	chained  []chained // what stands before this place; one more than rules
+	every    []int32   // the places of all rules
+	all      Scoped    // towards anybody
 	index    index
 	scoping  scoping
 	forwards bool // some rule says how to go upstream
+	shadows  bool // some rule is in mode shadow
 }
+
+// chained says whether any rule before a place looks at names or answers of the
+// whole chain, and whether any does if rules in mode shadow count.
+type chained struct{ enforced, any bool }
+
+func (c chained) in(s *scene) bool { return c.enforced || c.any && s.shadows }
 
 // arrange is the last step of making a policy.
 func (p *Policy) arrange() {
 	p.index.entries = map[string][]indexed{}
 	p.all.policy = p
-	chained := false
+	var before chained
 	for i := range p.rules {
 		r := &p.rules[i]
-		p.chained = append(p.chained, chained)
-		chained = chained || !r.ends && !r.own
+		p.chained = append(p.chained, before)
+		if !r.ends && !r.own {
+			before.any = true
+			before.enforced = before.enforced || !r.shadow
+		}
+		p.shadows = p.shadows || r.shadow
 		p.forwards = p.forwards || r.Then.Forward != Forward{}
 		p.every = append(p.every, int32(i))
 		if r.when != nil && r.when.unnamed() == No {
@@ -82,7 +93,7 @@ func (p *Policy) arrange() {
 			p.all.open = append(p.all.open, int32(i))
 		}
 	}
-	p.chained = append(p.chained, chained)
+	p.chained = append(p.chained, before)
 	p.scoping = p.scopes()
 }
 
@@ -100,7 +111,7 @@ type Scoped struct {
 func (p *Policy) For(a *Asker, now time.Time) *Scoped {
 	q := Query{Asker: *a, Now: now}
 	v := &Scoped{policy: p}
-	s := scene{q: &q, at: &Hop{}, until: &v.until, open: atName | atAnswer | atType, filter: p.filter, hashes: new(match.Hashes)}
+	s := scene{q: &q, at: &spot{}, until: &v.until, open: atName | atAnswer | atType | atFlow, filter: p.filter, hashes: new(match.Hashes)}
 	for _, k := range p.all.open {
 		if r := &p.rules[k]; r.when == nil || r.when.eval(&s)&Yes != 0 {
 			v.open = append(v.open, k)
@@ -195,6 +206,10 @@ func (w *walk) first(s *scene) (int, Truth) {
 	for k := w.next(); k < w.end; k = w.next() {
 		r := &w.policy.rules[k]
 		if w.later && (r.ends || r.own) {
+			continue
+		}
+		if r.shadow && !s.shadows {
+			r.shadowed(s)
 			continue
 		}
 		if t := r.matches(s); t&Yes != 0 {

@@ -9,7 +9,6 @@ import (
 	"github.com/starferry/starferry/internal/yamlpos"
 	"github.com/starferry/starferry/policy/list"
 	"github.com/starferry/starferry/policy/match"
-	"github.com/starferry/starferry/steer/geo"
 )
 
 // A namedList is a list of the file. It is read when something first names it,
@@ -148,30 +147,4 @@ func (c *compiler) loadUnused() {
 		}
 		c.used[name] = used
 	}
-}
-
-func (c *compiler) readGeo(m *yamlpos.Map) {
-	if m == nil {
-		return
-	}
-	m.Require("country")
-	if n := m.Node("country"); n != nil {
-		path := yamlpos.Value(n, "", yamlpos.Word)
-		c.hasGeo = true
-		if path != "" {
-			if err := c.read(path, c.openGeo); err != nil {
-				n.Errorf("", "%v", err)
-			}
-		}
-	}
-	m.Done()
-}
-
-func (c *compiler) openGeo(r io.Reader) error {
-	b, err := io.ReadAll(r)
-	if err != nil {
-		return err
-	}
-	c.geo, err = geo.Open(b)
-	return err
 }

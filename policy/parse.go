@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
@@ -28,23 +29,17 @@ func Parse(name string, src []byte, open func(path string) (io.ReadCloser, error
 // ParseAgain does what [Parse] does, and builds only those lists that are not
 // in the cache, which it fills.
 func ParseAgain(known *list.Cache, name string, src []byte, open func(path string) (io.ReadCloser, error)) (*Policy, error) {
-	f, root, err := yamlpos.Open(name, src)
-	if err != nil {
-		return nil, err
-	}
 	c := &compiler{
-		file:     f,
 		open:     open,
 		known:    known,
 		hash:     sha256.New(),
 		lists:    map[string]*namedList{},
 		profiles: map[string]*posture.Profile{},
+		defined:  defined{map[string]*schedule{}, map[string]*category{}, map[string]yamlpos.Pos{}},
 		used:     map[string]bool{},
 		policy:   &Policy{},
 	}
-	c.hash.Write(src)
-	c.readFile(root)
-	if err := f.Err(); err != nil {
+	if err := c.readFiles(name, src); err != nil {
 		return nil, err
 	}
 	return c.finish(), nil
@@ -52,36 +47,92 @@ func ParseAgain(known *list.Cache, name string, src []byte, open func(path strin
 
 // A compiler holds what is known while a file is read.
 type compiler struct {
-	file     *yamlpos.File
+	file     sources
 	open     func(path string) (io.ReadCloser, error)
 	hash     hash.Hash // of all sources; of lists, of their sums
 	known    *list.Cache
 	lists    map[string]*namedList
 	geo      *geo.DB
 	hasGeo   bool
+	asn      *geo.DB
+	hasASN   bool
 	profiles map[string]*posture.Profile
-	used     map[string]bool // "list x" and "posture x" that something names
-	policy   *Policy
+	defined
+	used   map[string]bool // "list x" and "posture x" that something names
+	policy *Policy
 }
 
-// readFile reads the parts that others name first, wherever they are written.
-func (c *compiler) readFile(root *yamlpos.Map) {
-	c.readLists(root.Map("lists"))
-	c.readGeo(root.Map("geoip"))
-	c.readPostures(root.Map("postures"))
-	seen := map[string]yamlpos.Pos{}
-	root.Maps("policies", func(m *yamlpos.Map) {
-		r := c.readRule(m)
-		if at, dup := seen[r.Name]; dup && r.Name != "" {
-			m.Errorf(fmt.Sprintf("first in line %d", at.Line), "policy %q is given twice", r.Name)
+// defined is what a file defines for its policies besides lists and profiles.
+type defined struct {
+	schedules  map[string]*schedule
+	categories map[string]*category
+	places     map[string]yamlpos.Pos // of all that has a name, by "schedule office" and the like
+}
+
+// taken keeps where something of this kind and name is defined, and reports a
+// second one.
+func (c *compiler) taken(kind, name string, at yamlpos.Pos) bool {
+	key := kind + " " + name
+	first, dup := c.places[key]
+	if !dup {
+		c.places[key] = at
+		return false
+	}
+	if first == at { // a key that stands twice in one mapping is reported already
+		return true
+	}
+	where := fmt.Sprintf("first in line %d", first.Line)
+	if first.File != at.File {
+		where = fmt.Sprintf("first at %v", first)
+	}
+	c.file.ErrorAt(at, where, "%s %q is given twice", kind, name)
+	return true
+}
+
+func sorted[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
+
+// A category is a group of lists of names.
+type category struct{ lists []*yamlpos.Node }
+
+func (c *compiler) readCategories(m *yamlpos.Map) {
+	for _, name := range m.Keys() {
+		if _, err := word(name); err != nil {
+			m.KeyErrorf(name, "", "categories: %v", err)
 		}
-		seen[r.Name] = r.At
-		c.policy.rules = append(c.policy.rules, r)
-	})
-	root.Maps("tests", func(m *yamlpos.Map) { c.readTest(m) })
-	c.policy.fallback = readDefault(root)
-	root.Done()
-	c.loadUnused()
+		if c.taken("category", name, m.KeyPos(name)) {
+			continue
+		}
+		cat := &category{lists: c.some(m.Node(name))}
+		c.categories[name] = cat
+		for _, item := range cat.lists { // which also finds those that there are not
+			if list := yamlpos.Value(item, "", word); list != "" {
+				c.names(list, item.Pos())
+			}
+		}
+	}
+}
+
+// readCategory returns the conditions of being in each list of a category.
+func (c *compiler) readCategory(n *yamlpos.Node) (out []cond) {
+	name := yamlpos.Value(n, "", word)
+	if name == "" {
+		return nil
+	}
+	c.used["category "+name] = true
+	cat := c.categories[name]
+	if cat == nil {
+		n.Errorf(yamlpos.DidYouMean(name, sorted(c.categories)), "unknown category %q", name)
+		return nil
+	}
+	for _, item := range cat.lists {
+		if c.lists[item.Text()] != nil {
+			out = append(out, c.listed(item.Text(), item.Pos()))
+		}
+	}
+	for i := range out {
+		out[i].text = fmt.Sprintf("in category %s (%s)", name, out[i].text)
+	}
+	return out
 }
 
 func readDefault(root *yamlpos.Map) Then {
@@ -96,6 +147,7 @@ func (c *compiler) readPostures(m *yamlpos.Map) {
 		if _, err := word(name); err != nil {
 			m.KeyErrorf(name, "", "postures: %v", err)
 		}
+		c.taken("posture", name, m.KeyPos(name))
 		p := posture.ReadProfile(m.Map(name))
 		p.Name = name
 		c.profiles[name] = p
@@ -110,6 +162,8 @@ func (c *compiler) readRule(m *yamlpos.Map) Rule {
 		when := c.readAll(n)
 		r.when = &when
 	}
+	r.when = readWindow(m, r.when)
+	r.shadow = yamlpos.Read(m, "mode", "enforce", yamlpos.OneOf("enforce", "shadow")) == "shadow"
 	r.ends = r.when == nil || r.when.sees()&(atName|atAnswer) == 0
 	r.demands = c.readDemands(m.Map("require"))
 	r.Then = c.readThen(m)
@@ -131,6 +185,9 @@ func (c *compiler) readDemands(m *yamlpos.Map) *demands {
 		devices:  c.refs(m.Node("devices"), &c.policy.devices),
 		identity: yamlpos.Read(m, "identity", 0, strength),
 		profiles: c.profileNames(m.Node("posture")),
+
+		schedules: c.readTimes(m.Node("schedule")),
+		approval:  readApproval(m.Node("approval")),
 	}
 	if len(m.Keys()) == 0 {
 		m.Errorf("leave it out to require nothing", "require: nothing demanded")
@@ -204,6 +261,11 @@ func (c *compiler) finish() *Policy {
 			p.warnings = append(p.warnings, fmt.Sprintf("%v: posture %s is used nowhere", prof.At, prof.Name))
 		}
 	}
+	for _, what := range sorted(c.places) {
+		if kind, _, _ := strings.Cut(what, " "); (kind == "schedule" || kind == "category") && !c.used[what] {
+			p.warnings = append(p.warnings, fmt.Sprintf("%v: %s is used nowhere", c.places[what], what))
+		}
+	}
 	p.warnings = append(p.warnings, p.unreached()...)
 	p.filter = p.filterNames()
 	return p
@@ -226,9 +288,9 @@ func (p *Policy) unreached() []string {
 	var always *Rule
 	for i := range p.rules {
 		r := &p.rules[i]
-		if always != nil {
+		if always != nil { // also of one in shadow, which would not be looked at either
 			out = append(out, fmt.Sprintf("%v: policy %s is never looked at: %s above it has no conditions", r.At, r.Name, always.Name))
-		} else if r.when == nil {
+		} else if r.when == nil && !r.shadow {
 			always = r
 		}
 	}

@@ -18,8 +18,9 @@
 // and when, is true for every name of the chain or for none. Where such a one
 // is true it ends the list: nothing below it is looked at, at no name, and it
 // decides if nothing above it did at any name. Below the last policy stands
-// the default, which ends the list in the same way. It blocks unless the file
-// says otherwise. A policy with "cname: ignore" is looked at for the asked name
+// the default, which ends the list in the same way: the first of "defaults" that
+// is for this asker, or else the one for all, which blocks unless the file says
+// otherwise. A policy out of its time ("not_before", "not_after") is false. A policy with "cname: ignore" is looked at for the asked name
 // only, by the addresses which that name owns itself. (BIND, unbound and PowerDNS Recursor order response policy
 // zones so.)
 //
@@ -42,6 +43,14 @@
 // ends in a block and has no answer condition above it sends nothing out. The
 // question goes upstream as by the policy that decides if nothing that is open
 // comes true ([Forward]).
+//
+// # Shadows
+//
+// A policy in mode shadow is passed over: it decides nothing, ends no list and
+// sends no question upstream. Each query is decided a second time as if all
+// policies in shadow were enforced, and if another one decides then,
+// [Decision.Shadow] says which. What would need the answer for that is not
+// known, and says nothing.
 //
 // # Demands
 //
@@ -155,6 +164,7 @@ type Then struct {
 
 	A, AAAA []netip.Addr // of Override, and of a block by address
 	CNAME   string       // of Override: a target, lower case without the final dot
+	Records []Record     // of Override: those of other types
 	TTL     time.Duration
 
 	Route    string // of Steer
@@ -163,6 +173,13 @@ type Then struct {
 	NoWay    Fallback
 
 	Forward // of Allow
+}
+
+// A Record is one that an override answers with. Text is what follows the type
+// in a master file, of HTTPS; of TXT it is the text itself.
+type Record struct {
+	Type uint16
+	Text string
 }
 
 // A Rule is one compiled policy of the file.
@@ -175,6 +192,7 @@ type Rule struct {
 	when    *cond // nil: always
 	demands *demands
 	deny    Then // the form of a denial
+	shadow  bool // with "mode: shadow": is recorded and does not decide
 	ends    bool // looks at neither name nor answer
 	own     bool // with "cname: ignore": is for the asked name and its own addresses only
 }
@@ -182,7 +200,8 @@ type Rule struct {
 // A Policy is a compiled file. It is immutable.
 type Policy struct {
 	rules    []Rule
-	fallback Then // of the default
+	defaults []fallback // for some, before the one for all
+	fallback Then       // of the default
 	arranged
 
 	version  string
@@ -194,7 +213,11 @@ type Policy struct {
 }
 
 // refs are the names that the policy uses but does not define.
-type refs struct{ routes, upstreams, groups, devices []Ref }
+type refs struct {
+	routes, upstreams, groups, devices []Ref
+	listeners, flowRoutes              []Ref
+	personal, records                  []Ref // conditions that look at people and platforms, and at records
+}
 
 // A Ref is a name that the policy uses but does not define, with its place.
 type Ref struct {
@@ -210,6 +233,9 @@ type ListInfo struct {
 	At                 yamlpos.Pos
 	Source             list.Source
 }
+
+// Shadow reports whether the policy is only recorded, by "mode: shadow".
+func (r *Rule) Shadow() bool { return r.shadow }
 
 // Rules returns the policies in the order of the file. They must not be changed.
 func (p *Policy) Rules() []Rule { return p.rules }
@@ -235,6 +261,20 @@ func (p *Policy) Groups() []Ref { return p.groups }
 
 // Devices returns the devices that conditions and demands name.
 func (p *Policy) Devices() []Ref { return p.devices }
+
+// Listeners returns the listeners that conditions and defaults name.
+func (p *Policy) Listeners() []Ref { return p.listeners }
+
+// FlowRoutes returns the routes that conditions on flows name.
+func (p *Policy) FlowRoutes() []Ref { return p.flowRoutes }
+
+// Personal returns the conditions that look at users and platforms, by their
+// keys: an egress knows neither.
+func (p *Policy) Personal() []Ref { return p.personal }
+
+// Records returns the conditions that look at records other than addresses, by
+// their keys: only a gateway sees those.
+func (p *Policy) Records() []Ref { return p.records }
 
 // Warnings returns what is odd in the file but no mistake.
 func (p *Policy) Warnings() []string { return p.warnings }

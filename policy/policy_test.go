@@ -30,6 +30,7 @@ var (
 		"notfound.html": "<html><body>404 not found</body></html>\n",
 		"empty.txt":     "",
 		"country.mmdb":  countries(),
+		"asn.mmdb":      systems(),
 	}
 )
 
@@ -38,11 +39,19 @@ lists:
   china-sites:    {file: china.conf, format: dnsmasq}
   china-networks: {file: china-nets, format: cidr}
   phishing:       {file: phishing.txt, format: plain}
-geoip: {country: country.mmdb}
+geoip: {country: country.mmdb, asn: asn.mmdb}
 postures:
   laptop:
     max_age: 15m
     checks: [firewall: on]
+`
+
+// more is what some files have besides.
+const more = `
+categories: {watched: [china-sites, phishing]}
+schedules:
+  office: {zone: Europe/Berlin, days: mon-fri, hours: ["08:00-12:00", "13:00-18:00"]}
+  night:  {zone: Asia/Shanghai, hours: "22:30-06:00"}
 `
 
 func countries() string {
@@ -50,6 +59,17 @@ func countries() string {
 		netip.MustParsePrefix("203.0.113.0/24"):  "CN",
 		netip.MustParsePrefix("192.0.2.0/24"):    "US",
 		netip.MustParsePrefix("2001:db8:c::/48"): "CN",
+	})
+	if err != nil {
+		panic(err) // the entries above are constants
+	}
+	return string(b)
+}
+
+func systems() string {
+	b, err := geomake.MakeASN(map[netip.Prefix]uint32{
+		netip.MustParsePrefix("203.0.113.0/24"): 4134,
+		netip.MustParsePrefix("10.0.0.0/8"):     64512,
 	})
 	if err != nil {
 		panic(err) // the entries above are constants

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,6 +17,9 @@ type Asker struct {
 	Kind     device.Kind    // the evidence of this question
 	Source   netip.Addr     // where the question or packet came from, before any mapping
 	Verdicts posture.Verdicts
+
+	Listener  string // that the question came to; of a flow none
+	Transport string // udp, tcp, dot or doh; of a flow none
 }
 
 func (a *Asker) isOne(devices []string) bool {
@@ -29,8 +33,25 @@ func (a *Asker) inGroup(groups []string) bool {
 // A Hop is one name of an answer's CNAME chain with the addresses that it owns.
 // The first hop is the name that was asked for.
 type Hop struct {
-	Name  string
-	Addrs []netip.Addr
+	Name   string
+	Addrs  []netip.Addr
+	Values []Value // of its other records, as far as a policy may look at them
+}
+
+// String writes the hop as {name [addresses]}, with the values of other records
+// behind, if there are any.
+func (h Hop) String() string {
+	if len(h.Values) == 0 {
+		return fmt.Sprintf("{%s %v}", h.Name, h.Addrs)
+	}
+	return fmt.Sprintf("{%s %v %v}", h.Name, h.Addrs, h.Values)
+}
+
+// A Value is what a record holds: of MX, NS and PTR the name, lower case without
+// the final dot; of TXT the text, all its strings in one.
+type Value struct {
+	Type uint16
+	Text string
 }
 
 // A Service is what a flow wants to reach at a steered name. ICMP echo has Proto 1 or 58 and no port.
@@ -45,6 +66,7 @@ type Query struct {
 	Type     uint16 // DNS type; for a flow A or AAAA by its family
 	Asker    Asker
 	Flow     *Service // nil for a DNS question
+	Route    string   // of a flow: by which it came to this node; empty: not known
 	Answered bool     // Answer holds what is known; false: nothing was asked upstream yet
 	Answer   []Hop
 	Now      time.Time
@@ -65,6 +87,21 @@ func (q *Query) hop(i int) Hop {
 	return q.Answer[i]
 }
 
+// alias returns the name that the i-th name of the chain is an alias of, as the
+// answer says; empty: none.
+func (q *Query) alias(i int) string {
+	switch {
+	case !q.Answered || len(q.Answer) == 0:
+		return ""
+	case q.Answer[0].Name != q.Name:
+		i--
+	}
+	if i < 0 || i+1 >= len(q.Answer) {
+		return ""
+	}
+	return q.Answer[i+1].Name
+}
+
 // hops returns how many names there are to be judged.
 func (q *Query) hops() int {
 	switch {
@@ -79,12 +116,27 @@ func (q *Query) hops() int {
 
 // A Decision is a policy's answer to a query.
 type Decision struct {
-	Then       Then      // what to do; for a denial Action is Block and Block its form
-	Rule       *Rule     // the policy that decided; nil if none did
-	Hop        string    // the name of the chain at which it decided
-	Denied     string    // not empty: the demand that was not met, and how the asker stands; EDE 18
-	NeedAnswer bool      // undecided: the question has to go upstream first, as Then.Forward says; then ask again with Answered
+	Then       Then   // what to do; for a denial Action is Block and Block its form
+	Rule       *Rule  // the policy that decided; nil if none did
+	Hop        string // the name of the chain at which it decided
+	Denied     string // not empty: the demand that was not met, and how the asker stands; EDE 18
+	Shadow     *Rule  // the policy that would decide if those in mode shadow were enforced, where that is another one; else nil
+	Learned    bool   // a default decided whose askers are learnt about: what they ask is to be recorded
+	NeedAnswer bool   // undecided: the question has to go upstream first, as Then.Forward says; then ask again with Answered
+	wouldDeny  bool
 	Until      time.Time // zero, or when the decision may change by the passing of time alone
+}
+
+// Would says what would be decided if the policies in mode shadow were enforced,
+// as [Decision.String] does; empty: the same.
+func (d *Decision) Would() string {
+	switch {
+	case d.Shadow == nil:
+		return ""
+	case d.wouldDeny:
+		return "deny " + d.Shadow.deny.Block.String()
+	}
+	return d.Shadow.Then.String()
 }
 
 // Text says in a line for people which policy decided and why. It is empty for
@@ -143,10 +195,12 @@ func (t *Then) admits(s *Service) bool {
 	if s.Proto == protoICMP || s.Proto == protoICMPv6 || len(t.Ports) == 0 {
 		return true
 	}
-	for _, p := range t.Ports {
-		if p.Proto == s.Proto && p.From <= s.Port && s.Port <= p.To {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.Ports, s.among)
+}
+
+// among reports whether a service is one of those. Proto 0 and ports from 0 to 0
+// stand for any.
+func (s *Service) among(p Port) bool {
+	return (p.Proto == 0 || p.Proto == s.Proto || p.Proto == protoICMP && s.Proto == protoICMPv6) &&
+		(p.From == 0 || p.From <= s.Port && s.Port <= p.To)
 }

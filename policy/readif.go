@@ -15,7 +15,7 @@ import (
 // conditionKeys are the words of an "if".
 var conditionKeys = []string{
 	"all", "any", "not", "name", "answer", "device", "devices", "group", "groups",
-	"identity", "kind", "posture", "network", "type",
+	"user", "users", "platform", "identity", "kind", "posture", "network", "listener", "transport", "schedule", "type", "flow",
 }
 
 // readAll reads a mapping of conditions, all of which must be true.
@@ -63,10 +63,75 @@ func (c *compiler) readCondition(key string, n *yamlpos.Node) cond {
 		return c.readPosture(n)
 	case "network":
 		return c.readSource(n)
-	default:
+	case "type":
 		types := yamlpos.Values(c.some(n), parseType)
 		return cond{op: opType, types: types, text: some(typeNames(types))}
+	case "schedule":
+		times := c.readTimes(n)
+		names := scheduleNames(times)
+		return cond{op: opSchedule, words: names, text: some(names), rare: &rare{schedules: times}}
+	case "flow":
+		return c.readFlow(n)
+	default:
+		return c.readWords(key, n)
 	}
+}
+
+// readWords reads the conditions on who asks, and where, that are words to be
+// one of.
+func (c *compiler) readWords(key string, n *yamlpos.Node) cond {
+	var out cond
+	switch key {
+	case "user", "users":
+		c.policy.personal = append(c.policy.personal, Ref{key, n.Pos()})
+		out = cond{op: opUser, words: yamlpos.Values(c.some(n), yamlpos.Word)}
+	case "platform":
+		c.policy.personal = append(c.policy.personal, Ref{key, n.Pos()})
+		out = cond{op: opPlatform, words: yamlpos.Values(c.some(n), yamlpos.Word)}
+	case "listener":
+		out = cond{op: opListener, words: c.refs(n, &c.policy.listeners)}
+	default:
+		out = cond{op: opTransport, words: yamlpos.Values(c.some(n), yamlpos.OneOf("udp", "tcp", "dot", "doh"))}
+	}
+	out.text = some(out.words)
+	return out
+}
+
+// readFlow reads what a flow wants to reach, and how it came.
+func (c *compiler) readFlow(n *yamlpos.Node) cond {
+	m := n.AsMap()
+	all := cond{op: opAll}
+	protos, ports := []uint8{0}, []Port{{}}
+	if v := m.Node("protocol"); v != nil {
+		protos = yamlpos.Values(c.some(v), protocol)
+	}
+	if v := m.Node("port"); v != nil {
+		ports = yamlpos.Values(c.some(v), portRange)
+		if slices.Contains(protos, protoICMP) {
+			v.Errorf("say so in a policy of its own, or with any:", "icmp has no ports")
+		}
+	}
+	if m.Has("protocol") || m.Has("port") {
+		of := cond{op: opService, rare: &rare{}}
+		for _, proto := range protos {
+			for _, p := range ports {
+				p.Proto = proto
+				of.services = append(of.services, p)
+				of.words = append(of.words, p.String())
+			}
+		}
+		of.text = some(of.words)
+		all.kids = append(all.kids, of)
+	}
+	if v := m.Node("route"); v != nil {
+		routes := c.refs(v, &c.policy.flowRoutes)
+		all.kids = append(all.kids, cond{op: opRoute, words: routes, text: some(routes)})
+	}
+	if n.Kind == yamlpos.Mapping && len(m.Keys()) == 0 {
+		n.Errorf("", "want protocol, port or route")
+	}
+	m.Done()
+	return all.tidy()
 }
 
 // readSeveral reads the members of all and any, a list of mappings.
@@ -79,8 +144,8 @@ func (c *compiler) readSeveral(o op, n *yamlpos.Node) cond {
 }
 
 // tidy replaces one alone by itself, and puts what costs little to look at
-// first. Conditions on posture come last: a decision that did not look at
-// posture does not change as reports age.
+// first. Conditions that change by themselves come last: a decision that did not
+// look at posture does not change as reports age.
 func (c cond) tidy() cond {
 	if len(c.kids) == 1 {
 		return c.kids[0]
@@ -89,12 +154,12 @@ func (c cond) tidy() cond {
 	return c
 }
 
-// rank orders conditions. Of those that look at posture too, those come first
+// rank orders conditions. Of those that look at the clock too, those come first
 // that names alone can settle, so that a policy which the index passes over
-// would not have looked at posture.
+// would not have looked at it.
 func (c *cond) rank() int {
 	n := bits.Len8(uint8(c.sees()))
-	if c.sees()&atPosture != 0 && c.unnamed() == open {
+	if c.sees()&atClock != 0 && c.unnamed() == open {
 		n++
 	}
 	return n
@@ -115,6 +180,11 @@ func (c *compiler) readName(n *yamlpos.Node) cond {
 			either.kids = append(either.kids, c.inlineNames(c.some(v), f.text, nameParsers[f.key]))
 		}
 	}
+	if v := m.Node("regexp"); v != nil {
+		for _, re := range yamlpos.Values(c.some(v), wholeName) {
+			either.kids = append(either.kids, cond{op: opRegexp, text: "like " + inner(re), rare: &rare{re: re}})
+		}
+	}
 	if v := m.Node("list"); v != nil {
 		for _, item := range c.some(v) {
 			if name := yamlpos.Value(item, "", word); name != "" {
@@ -122,8 +192,13 @@ func (c *compiler) readName(n *yamlpos.Node) cond {
 			}
 		}
 	}
+	if v := m.Node("category"); v != nil {
+		for _, item := range c.some(v) {
+			either.kids = append(either.kids, c.readCategory(item)...)
+		}
+	}
 	if len(m.Keys()) == 0 {
-		n.Errorf("", "want one of exact, suffix, pattern, list")
+		n.Errorf("", "want one of exact, suffix, pattern, regexp, list, category")
 	}
 	m.Done()
 	return either.tidy()
@@ -155,28 +230,6 @@ func (c *compiler) inlineNames(items []*yamlpos.Node, text string, parse func(st
 		shown = append(shown, match.Match{Name: e.name, Kind: e.kind}.String())
 	}
 	return cond{op: opName, names: b.Build(), entries: entries, text: text + strings.ReplaceAll(some(shown), "=", "")}
-}
-
-func (c *compiler) readAnswer(n *yamlpos.Node) cond {
-	m := n.AsMap()
-	country, network := m.Node("country"), m.Node("network")
-	m.Done()
-	switch {
-	case n.Kind != yamlpos.Mapping:
-	case country != nil && network != nil:
-		n.Errorf("say which is meant with any: or all:", "country and network in one")
-	case country != nil:
-		codes := yamlpos.Values(c.some(country), countryCode)
-		if !c.hasGeo {
-			country.Errorf("add geoip: {country: FILE.mmdb}", "no country database is given")
-		}
-		return cond{op: opCountry, words: codes, geo: c.geo, text: "in " + some(codes)}
-	case network != nil:
-		return c.readNetworks(network, opNetwork, true)
-	default:
-		n.Errorf("", "want country or network")
-	}
-	return cond{op: opAny}
 }
 
 func (c *compiler) readSource(n *yamlpos.Node) cond { return c.readNetworks(n, opSource, false) }

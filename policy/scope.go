@@ -22,7 +22,7 @@ type scoping struct {
 // for never. It allocates nothing but room for the key.
 func (p *Policy) Scope(key []byte, a *Asker, now time.Time) (_ []byte, until time.Time) {
 	q := Query{Asker: *a, Now: now}
-	s := scene{q: &q, at: &Hop{}, until: &until}
+	s := scene{q: &q, at: &spot{}, until: &until}
 	var b packer
 	for _, c := range p.scoping.parts {
 		key = b.put(key, uint8(c.eval(&s)>>1), 2) // 0, 1, 2 for no, unknown, yes
@@ -54,19 +54,27 @@ func (p *Policy) scopes() (s scoping) {
 		seen[key] = true
 		return !known
 	}
+	take := func(when *cond) {
+		for _, c := range when.scoped(nil) {
+			if fresh(c.key()) {
+				s.parts = append(s.parts, c)
+			}
+		}
+	}
 	for i := range p.rules {
 		r := &p.rules[i]
 		if r.demands != nil && fresh(r.demands.key()) {
 			s.demands = append(s.demands, r.demands)
 		}
-		if r.when == nil {
-			break
+		switch {
+		case r.when != nil:
+			take(r.when)
+		case !r.shadow:
+			return s
 		}
-		for _, c := range r.when.scoped(nil) {
-			if fresh(c.key()) {
-				s.parts = append(s.parts, c)
-			}
-		}
+	}
+	for i := range p.defaults {
+		take(&p.defaults[i].when)
 	}
 	return s
 }
@@ -95,7 +103,7 @@ func (c *cond) key() string {
 
 // key is equal for demands that demand the same.
 func (d *demands) key() string {
-	return fmt.Sprintf("require %q %q %d %q", set(d.groups), set(d.devices), d.identity, set(d.profiles))
+	return fmt.Sprintf("require %q %q %d %q %q %v", set(d.groups), set(d.devices), d.identity, set(d.profiles), set(scheduleNames(d.schedules)), d.approval)
 }
 
 // set returns words sorted, each once.

@@ -21,12 +21,12 @@ func decided(d policy.Decision) policy.Decision {
 	return d
 }
 
-// within returns a moment from noon on that is before until.
-func within(r *rand.Rand, until time.Time) time.Time {
+// within returns a moment from start on that is before until.
+func within(r *rand.Rand, start, until time.Time) time.Time {
 	if until.IsZero() {
-		return noon.Add(time.Duration(r.Int64N(int64(1000 * time.Hour))))
+		return start.Add(time.Duration(r.Int64N(int64(1000 * time.Hour))))
 	}
-	return noon.Add(time.Duration(r.Int64N(int64(until.Sub(noon)))))
+	return start.Add(time.Duration(r.Int64N(int64(until.Sub(start)))))
 }
 
 // Askers with equal scopes are decided alike until the scopes change, by the
@@ -35,20 +35,21 @@ func checkScope(t *testing.T, seed uint64) (equal int) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	src := randomPolicy(r).yaml()
 	p := parse(t, src)
+	start := pick(r, modelMoments).Add(time.Duration(r.Int64N(int64(4*time.Hour))) - 2*time.Hour)
 	for range 30 {
-		a, b := randomQuery(r), randomQuery(r)
-		keyA, untilA := p.Scope([]byte("x"), &a.Asker, noon)
-		keyB, untilB := p.Scope([]byte("x"), &b.Asker, noon)
+		a, b := queryAt(r, start), queryAt(r, start)
+		keyA, untilA := p.Scope([]byte("x"), &a.Asker, start)
+		keyB, untilB := p.Scope([]byte("x"), &b.Asker, start)
 		if !bytes.Equal(keyA, keyB) {
 			continue
 		}
 		equal++
-		scoped := p.For(&a.Asker, noon)
+		scoped := p.For(&a.Asker, start)
 		for range 10 {
-			qa := randomQuery(r)
+			qa := queryAt(r, start)
 			qb := *qa
-			qa.Asker, qa.Now = a.Asker, within(r, untilA)
-			qb.Asker, qb.Now = b.Asker, within(r, untilB)
+			qa.Asker, qa.Now = a.Asker, within(r, start, untilA)
+			qb.Asker, qb.Now = b.Asker, within(r, start, untilB)
 			da, db := p.Decide(qa), p.Decide(&qb)
 			if !reflect.DeepEqual(decided(da), decided(db)) {
 				t.Fatalf("seed %d: scope %x, but\n%v at %v for %+v\n%v at %v for %+v\n%s", seed, keyA, &da, qa.Now, qa, &db, qb.Now, qb, src)

@@ -129,12 +129,18 @@ func readOverride(n *yamlpos.Node) Then {
 		CNAME:  yamlpos.Read(m, "cname", "", match.Clean),
 		TTL:    yamlpos.Read(m, "ttl", overrideTTL, ttl),
 	}
-	switch addrs := m.Has("a") || m.Has("aaaa"); {
+	for _, text := range yamlpos.ReadOneOrList(m, "txt", txtRecord) {
+		then.Records = append(then.Records, Record{typeNumbers["TXT"], text})
+	}
+	for _, text := range yamlpos.ReadOneOrList(m, "https", httpsRecord) {
+		then.Records = append(then.Records, Record{typeNumbers["HTTPS"], text})
+	}
+	switch others := m.Has("a") || m.Has("aaaa") || m.Has("txt") || m.Has("https"); {
 	case n.Kind != yamlpos.Mapping:
-	case addrs && m.Has("cname"):
+	case others && m.Has("cname"):
 		n.Errorf("", "a cname stands alone (RFC 1034, section 3.6.2)")
-	case !addrs && !m.Has("cname"):
-		n.Errorf("", "want a, aaaa or cname")
+	case !others && !m.Has("cname"):
+		n.Errorf("", "want a, aaaa, txt, https or cname")
 	}
 	m.Done()
 	return then

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -12,6 +13,7 @@ import (
 // A Trace is the story of one decision. A nil Trace records nothing.
 type Trace struct {
 	Steps    []Step
+	Shadow   string // what would be decided if policies in mode shadow were enforced, and by which; empty: the same
 	Decision string // in short: "steer hong-kong", "deny refused", "ask upstream"
 
 	notes []string
@@ -47,6 +49,9 @@ func (t *Trace) String() string {
 		b.WriteByte('\n')
 	}
 	b.WriteString("decision: " + t.Decision)
+	if t.Shadow != "" {
+		b.WriteString("\nwere shadows enforced: " + t.Shadow)
+	}
 	return b.String()
 }
 
@@ -91,11 +96,25 @@ func (t *Trace) step(r *Rule, hop string, matched Truth, from int) {
 		s.Text = "no policy decides"
 	} else {
 		s.Pos = r.At
-		if matched == Yes && r.ends {
+		switch {
+		case r.shadow:
+			s.Text = join(s.Text, "in shadow, does not decide")
+		case matched == Yes && r.ends:
 			s.Text = join(s.Text, "ends the list")
 		}
 	}
 	t.Steps = append(t.Steps, s)
+}
+
+// shadowed records a policy in mode shadow that is passed over. How long it
+// stays as it is does not matter to the decision.
+func (r *Rule) shadowed(s *scene) {
+	if s.trace == nil {
+		return
+	}
+	until := *s.until
+	r.matches(s)
+	*s.until = until
 }
 
 // judged adds to the step of the policy that was chosen how the asker stands
@@ -137,8 +156,12 @@ func (c *cond) say(s *scene, t Truth) string {
 	switch c.op {
 	case opName:
 		return "name " + not + c.text
-	case opCountry, opNetwork:
+	case opRegexp:
+		return "name " + not + c.text
+	case opCountry, opNetwork, opContinent, opASN:
 		return c.sayAnswer(s, t)
+	case opRecord:
+		return c.sayRecords(s, t)
 	case opDevice:
 		if a.Device == nil {
 			return "device not known" + c.instead(t)
@@ -160,7 +183,58 @@ func (c *cond) say(s *scene, t Truth) string {
 		return fmt.Sprintf("source %v %s%s", a.Source, not, c.text)
 	case opType:
 		return "type " + typeName(s.q.Type) + c.instead(t)
+	case opPosture:
+		return c.sayPosture(s, t)
 	}
+	return c.sayMore(s, t)
+}
+
+// sayMore puts into words what the less usual conditions found.
+func (c *cond) sayMore(s *scene, t Truth) string {
+	a := &s.q.Asker
+	switch c.op {
+	case opUser:
+		if a.Device == nil || a.Device.User == "" {
+			return "user not known" + c.instead(t)
+		}
+		return "user " + a.Device.User + c.instead(t)
+	case opPlatform:
+		if t == Unknown {
+			return "platform not known"
+		}
+		return "platform " + a.Device.Platform + c.instead(t)
+	case opListener:
+		return "listener " + orNone(a.Listener) + c.instead(t)
+	case opTransport:
+		return "transport " + orNone(a.Transport) + c.instead(t)
+	case opSchedule:
+		return c.saySchedule(s, t)
+	case opWindow:
+		return "counts " + c.window.String() + map[Truth]string{No: ", not now"}[t]
+	case opRoute:
+		if t == Unknown {
+			return "route not known"
+		}
+		return "route " + orNone(s.q.Route) + c.instead(t)
+	}
+	if s.q.Flow == nil {
+		return "no flow" + c.instead(t)
+	}
+	return "flow to " + s.q.Flow.String() + c.instead(t)
+}
+
+func orNone(s string) string { return cmp.Or(s, "none") }
+
+func (c *cond) saySchedule(s *scene, t Truth) string {
+	say := "in schedule "
+	if t == No {
+		say = "not in schedule "
+	}
+	zone := c.schedules[0].zone
+	return say + c.text + ", it is " + s.q.Now.In(zone).Format("Mon 15:04 MST")
+}
+
+func (c *cond) sayPosture(s *scene, t Truth) string {
 	v := s.verdict(c.profile)
 	say := standsByProfile(c.profile, v)
 	if v.Result == posture.Unknown || t == Yes {
@@ -171,8 +245,8 @@ func (c *cond) say(s *scene, t Truth) string {
 
 func (c *cond) sayAnswer(s *scene, t Truth) string {
 	switch {
-	case t == open && c.op == opCountry:
-		return "answer country not known yet"
+	case t == open && c.op != opNetwork:
+		return "answer " + map[op]string{opCountry: "country", opContinent: "continent", opASN: "AS number"}[c.op] + " not known yet"
 	case t == open:
 		return "answer not known yet"
 	case len(s.at.Addrs) == 0:
@@ -187,7 +261,7 @@ func (c *cond) sayAnswer(s *scene, t Truth) string {
 	switch {
 	case t == No:
 		return fmt.Sprintf("answer %s, not %s", some(with), c.text)
-	case c.op == opCountry:
+	case c.op != opNetwork:
 		return "answer " + some(with)
 	default:
 		return fmt.Sprintf("answer %s %s", some(with), c.text)
@@ -203,12 +277,22 @@ func (c *cond) instead(t Truth) string {
 }
 
 func (c *cond) sayAddress(a netip.Addr) string {
-	if c.op == opNetwork {
+	switch c.op {
+	case opNetwork:
 		return a.String()
+	case opASN:
+		if n, known := c.geo.ASN(a); known {
+			return fmt.Sprintf("%v in AS%d", a, n)
+		}
+		return a.String() + " in no known AS"
+	case opContinent:
+		if code, known := c.geo.Continent(a); known {
+			return a.String() + " in " + code
+		}
+		return a.String() + " on no known continent"
 	}
-	code, known := c.geo.Country(a)
-	if !known {
-		return a.String() + " in no known country"
+	if code, known := c.geo.Country(a); known {
+		return a.String() + " in " + code
 	}
-	return a.String() + " in " + code
+	return a.String() + " in no known country"
 }

@@ -174,6 +174,34 @@ func port(s string) (Port, error) {
 	return p, nil
 }
 
+// protocol parses the protocol of a flow. ICMP is that of both families.
+func protocol(s string) (uint8, error) {
+	i, err := yamlpos.Index("tcp", "udp", "icmp")(s)
+	return []uint8{protoTCP, protoUDP, protoICMP}[i], err
+}
+
+// portRange parses 443 and 8000-8100.
+func portRange(s string) (Port, error) {
+	p, err := port("tcp/" + s)
+	if err != nil {
+		return Port{}, yamlpos.Hint(fmt.Errorf("%q is no port", s), "write it like 443 or 8000-8100")
+	}
+	p.Proto = 0
+	return p, nil
+}
+
+// String writes a port as policies do, "any" for what may be any.
+func (p Port) String() string {
+	proto := map[uint8]string{0: "any", protoTCP: "tcp", protoUDP: "udp", protoICMP: "icmp"}[p.Proto]
+	switch {
+	case p.From == 0:
+		return proto
+	case p.From == p.To:
+		return fmt.Sprintf("%s/%d", proto, p.From)
+	}
+	return fmt.Sprintf("%s/%d-%d", proto, p.From, p.To)
+}
+
 // typeNumbers are the DNS types that have a name here (IANA, DNS parameters).
 var typeNumbers = map[string]uint16{
 	"A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "HINFO": 13, "MX": 15, "TXT": 16, "AAAA": 28, "LOC": 29, "SRV": 33,

@@ -68,7 +68,7 @@ func (g *Gateway) who(c *listen.Client, option func(code uint16) []byte, now tim
 	pol := g.Policy()
 	if g.Quick == nil || g.Forwarder != nil && g.Forwarder(c.Addr.Addr()) {
 		p := &known{policy: pol}
-		p.asker, p.way = g.Identify(c, option)
+		p.identify(g, c, option)
 		return p
 	}
 	slot := g.Quick.clients.slot(c)
@@ -78,12 +78,17 @@ func (g *Gateway) who(c *listen.Client, option func(code uint16) []byte, now tim
 	}
 	p := &known{client: *c, policy: pol, moment: m, until: now.Add(remembered)}
 	p.client.Addr = netip.AddrPortFrom(c.Addr.Addr(), 0)
-	p.asker, p.way = g.Identify(c, option)
+	p.identify(g, c, option)
 	if pol != nil && p.asker.Kind != device.Unidentified { // to the policy a stranger may look like others
 		g.Quick.scopes.enter(p, now)
 	}
 	slot.Store(p)
 	return p
+}
+
+func (p *known) identify(g *Gateway, c *listen.Client, option func(code uint16) []byte) {
+	p.asker, p.way = g.Identify(c, option)
+	p.asker.Listener, p.asker.Transport = c.Listener, c.Transport
 }
 
 func (g *Gateway) moment() Moment {

@@ -60,6 +60,9 @@ func follow(name string, a *wire.Answer) (hops Facts, whole bool) {
 				break
 			}
 			if rr.Type != wire.TypeA && rr.Type != wire.TypeAAAA && rr.Type != wire.TypeCNAME {
+				if v, ok := valueOf(a.Msg, &rr); ok && len(h.Values) < maxAddrs && wire.NameIs(a.Msg, rr.Name, at) {
+					h.Values = append(h.Values, v)
+				}
 				continue
 			}
 			all++
@@ -85,6 +88,28 @@ func follow(name string, a *wire.Answer) (hops Facts, whole bool) {
 		}
 		hops = append(hops, policy.Hop{Name: to})
 	}
+}
+
+// valueOf returns what a record holds that policies can look at.
+func valueOf(msg []byte, rr *wire.Record) (v policy.Value, ok bool) {
+	v.Type = rr.Type
+	at := rr.At + 6
+	switch rr.Type {
+	case wire.TypeMX:
+		at += 2
+	case wire.TypeNS, wire.TypePTR:
+	case dns.TypeTXT:
+		for rest := rr.Data; len(rest) > 0 && int(rest[0]) < len(rest); rest = rest[1+rest[0]:] {
+			v.Text += string(rest[1 : 1+rest[0]])
+		}
+		return v, true
+	default:
+		return v, false
+	}
+	var name [256]byte
+	var text [4 * 256]byte
+	v.Text = string(wire.AppendText(text[:0], wire.AppendName(name[:0], msg, at)))
+	return v, true
 }
 
 // owns reports whether a name is one of the hops.

@@ -49,7 +49,7 @@ func (f *Filter) Sift(h *Hashes) {
 	if f == nil || len(f.words) == 0 {
 		return
 	}
-	for i, hash := range h.hash[:min(h.labels, maxLabels)] {
+	for i, hash := range h.hash[:min(h.labels, keptLabels)] {
 		if word, mask := f.place(hash); f.words[word]&mask != mask {
 			h.gone.add(i + 1)
 		}

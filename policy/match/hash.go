@@ -50,21 +50,38 @@ func whole(hash, at uint64) uint64 {
 // maxLabels is how many labels a name of 253 bytes can have.
 const maxLabels = 127
 
+// keptLabels is of how many labels suffixes are whose hashes are kept. Longer
+// ones are hashed when a set is looked through that has entries so long, which
+// next to none has: Hashes live on the stack of each decision and have to be
+// cleared there first.
+const keptLabels = 16
+
 // Hashes are those of all suffixes of a name. They are computed once to look
 // the name up in any number of sets.
 type Hashes struct {
 	name   string
 	labels int      // also those that are too many to be in a set
 	gone   labelSet // the suffixes of so many labels need not be looked for
-	hash   [maxLabels]uint64
+	hash   [keptLabels]uint64
 }
 
 // Reset makes h the hashes of a name, which is in lower case and has no final
 // dot. It allocates nothing.
-func (h *Hashes) Reset(name string) { h.reset(name, maxLabels) }
+func (h *Hashes) Reset(name string) { h.reset(name, keptLabels) }
+
+// of returns the hash of the suffix of so many labels, of which the name has
+// as many.
+func (h *Hashes) of(labels int) uint64 {
+	if labels <= keptLabels {
+		return h.hash[labels-1]
+	}
+	k, _ := keyOfASCII(h.suffix(labels)) // in lower case, so that this is the hash
+	return k.hash
+}
 
 // reset computes the hashes of the suffixes of up to so many labels.
 func (h *Hashes) reset(name string, deep int) {
+	deep = min(deep, keptLabels)
 	h.name, h.labels, h.gone = name, 0, labelSet{}
 	if name == "" {
 		return

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -31,8 +32,8 @@ func FuzzKeyOf(f *testing.F) {
 		}
 		var h Hashes
 		h.Reset(clean)
-		if k.Labels() != Labels(clean) || h.labels != Labels(clean) || h.hash[h.labels-1] != k.hash {
-			t.Fatalf("the key of %q is %v, its last hash %d of %d", clean, k, h.hash[h.labels-1], h.labels)
+		if k.Labels() != Labels(clean) || h.labels != Labels(clean) || h.of(h.labels) != k.hash {
+			t.Fatalf("the key of %q is %v, its last hash %d of %d", clean, k, h.of(h.labels), h.labels)
 		}
 	})
 }
@@ -228,4 +229,36 @@ func BenchmarkTenLists(b *testing.B) {
 			return found
 		})
 	})
+}
+
+// Entries and names of more labels than hashes are kept of are found like others.
+func TestDeepNames(t *testing.T) {
+	var b NamesBuilder
+	deep := func(n int) string { return strings.Repeat("a.", n-2) + "deep.test" }
+	for _, labels := range []int{keptLabels - 1, keptLabels, keptLabels + 1, 30, 127} {
+		for _, form := range []string{"=%s", "**.x%s"} {
+			if err := b.Add(fmt.Sprintf(form, deep(labels))); labels < 127 && err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	set := b.Build()
+	filter := NewFilter(set)
+	for labels := 2; labels <= 60; labels++ {
+		name := deep(labels)
+		var h Hashes
+		h.Reset(name)
+		filter.Sift(&h)
+		_, got := set.LookupHashes(&h)
+		_, plain := set.Lookup(name)
+		want := slices.Contains([]int{keptLabels - 1, keptLabels, keptLabels + 1, 30}, labels)
+		if got != want || plain != want {
+			t.Errorf("%d labels: %v and %v, want %v", labels, got, plain, want)
+		}
+		h.Reset("b.x" + name)
+		filter.Sift(&h)
+		if _, got := set.LookupHashes(&h); got != want {
+			t.Errorf("below %d labels: %v, want %v", labels, got, want)
+		}
+	}
 }

@@ -84,7 +84,7 @@ func (n *Names) LookupHashes(h *Hashes) (Match, bool) {
 			bit := bits.Len64(left) - 1
 			left &^= 1 << bit
 			labels := w*64 + bit + 1
-			if kind := n.find(h.hash[labels-1]); kind&covering(h.labels-labels) != 0 {
+			if kind := n.find(h.of(labels)); kind&covering(h.labels-labels) != 0 {
 				return Match{Name: h.suffix(labels), Kind: kind}, true
 			}
 		}

@@ -1,32 +1,40 @@
-// Package geo says in which country an address is, by a database in MaxMind's
-// format (mmdb).
+// Package geo says in which country and on which continent an address is, and
+// which autonomous system announces it, by databases in MaxMind's format (mmdb).
 //
 // It tells "elsewhere" from "not known": an address that the database has no
 // record of, whose record names no country, or whose whole family the database
 // lacks (many hold IPv4 only) has no known country, and a policy must not take
-// that for a country other than the one that it asks about.
+// that for a country other than the one that it asks about. It is the same with
+// continents and autonomous systems.
 package geo
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
 	"github.com/oschwald/maxminddb-golang/v2"
 )
 
-// maxCodes bounds how many records' codes are remembered. A country database
-// has a few hundred different records; one of cities, which can be used as
-// well, has many more, and those beyond the bound are read each time.
-const maxCodes = 4096
+// slots is how many records are remembered. A country database has a few
+// hundred different ones; those of cities and of autonomous systems have many
+// more, of which those that were asked for lately are kept.
+const slots = 4096
 
 // A DB is an open database, safe for concurrent use. It is read from memory
 // and never changes; for a newer one open that and swap.
 type DB struct {
 	reader *maxminddb.Reader
-	codes  atomic.Pointer[map[uintptr]string] // by the record's offset; replaced, never changed
+	known  *[slots]atomic.Pointer[record]
+}
+
+// A record is what is read of one. It is constant.
+type record struct {
+	offset             uintptr // in the database
+	country, continent string  // empty: not known
+	asn                uint32  // 0: not known (RFC 7607)
 }
 
 // Open opens a database that is held in memory. The bytes must not be changed
@@ -36,9 +44,7 @@ func Open(b []byte) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening country database: %w", err)
 	}
-	db := &DB{reader: r}
-	db.codes.Store(&map[uintptr]string{})
-	return db, nil
+	return &DB{reader: r, known: new([slots]atomic.Pointer[record])}, nil
 }
 
 // Type returns what the database calls itself, such as GeoLite2-Country.
@@ -47,38 +53,48 @@ func (db *DB) Type() string { return db.reader.Metadata.DatabaseType }
 // Country returns the country code of an address (ISO 3166-1 alpha-2, upper
 // case), and whether it is known. A nil database knows none.
 func (db *DB) Country(a netip.Addr) (code string, known bool) {
+	r := db.record(a)
+	return r.country, r.country != ""
+}
+
+// Continent returns the code of the continent of an address (AF, AN, AS, EU,
+// NA, OC, SA), and whether it is known: from the record or, where it does not
+// say, by the country.
+func (db *DB) Continent(a netip.Addr) (code string, known bool) {
+	r := db.record(a)
+	return r.continent, r.continent != ""
+}
+
+// ASN returns the number of the autonomous system that an address belongs to,
+// and whether it is known.
+func (db *DB) ASN(a netip.Addr) (n uint32, known bool) {
+	r := db.record(a)
+	return r.asn, r.asn != 0
+}
+
+// nowhere is the record of addresses that have none.
+var nowhere record
+
+func (db *DB) record(a netip.Addr) *record {
 	if db == nil || !a.IsValid() {
-		return "", false
+		return &nowhere
 	}
 	a = a.Unmap()
 	if a.Is6() && db.reader.Metadata.IPVersion == 4 {
-		return "", false
+		return &nowhere
 	}
 	res := db.reader.Lookup(a)
 	if res.Err() != nil || !res.Found() {
-		return "", false
+		return &nowhere
 	}
-	codes := *db.codes.Load()
-	code, seen := codes[res.Offset()]
-	if !seen {
-		code = read(res)
-		db.remember(res.Offset(), code)
+	slot := &db.known[res.Offset()%slots]
+	r := slot.Load()
+	if r == nil || r.offset != res.Offset() {
+		r = &record{offset: res.Offset(), country: read(res), asn: readASN(res)}
+		r.continent = readContinent(res, r.country)
+		slot.Store(r)
 	}
-	return code, code != ""
-}
-
-func (db *DB) remember(offset uintptr, code string) {
-	for {
-		old := db.codes.Load()
-		if len(*old) >= maxCodes {
-			return
-		}
-		next := maps.Clone(*old)
-		next[offset] = code
-		if db.codes.CompareAndSwap(old, &next) {
-			return
-		}
-	}
+	return r
 }
 
 // read returns the country code that a record holds, in whichever of the
@@ -111,6 +127,33 @@ func read(res maxminddb.Result) string {
 		return code(v["country"])
 	}
 	return ""
+}
+
+// readContinent returns the continent that a record says, as MaxMind, DB-IP and
+// IPinfo write it, or that of the country.
+func readContinent(res maxminddb.Result, country string) string {
+	for _, path := range [][]any{{"continent", "code"}, {"continent_code"}, {"continent"}} {
+		var s string
+		if err := res.DecodePath(&s, path...); err == nil && continents[strings.ToUpper(s)] != "" {
+			return strings.ToUpper(s)
+		}
+	}
+	return ContinentOf(country)
+}
+
+// readASN returns the number of an autonomous system: autonomous_system_number
+// in MaxMind's and DB-IP's shape, "AS4134" under asn in IPinfo's. 0 is none.
+func readASN(res maxminddb.Result) uint32 {
+	var n uint32
+	if err := res.DecodePath(&n, "autonomous_system_number"); err == nil && n != 0 {
+		return n
+	}
+	var s string
+	if err := res.DecodePath(&s, "asn"); err == nil {
+		n, _ := strconv.ParseUint(strings.TrimPrefix(strings.ToUpper(s), "AS"), 10, 32) // 0 after an error
+		return uint32(n)
+	}
+	return 0
 }
 
 func code(v any) string {

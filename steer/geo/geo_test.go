@@ -174,3 +174,47 @@ func BenchmarkCountry(b *testing.B) {
 		db.Country(a)
 	}
 }
+
+func TestContinent(t *testing.T) {
+	db := open(t, map[string]string{"203.0.113.0/24": "CN", "192.0.2.0/24": "US", "198.51.100.0/24": "", "100.0.0.0/8": "ZZ"})
+	for a, want := range map[string]string{"203.0.113.9": "AS", "192.0.2.1": "NA", "198.51.100.1": "", "100.1.1.1": "", "8.8.8.8": "", "2001:db8::1": ""} {
+		if c, known := db.Continent(netip.MustParseAddr(a)); c != want || known != (want != "") {
+			t.Errorf("Continent(%s) = %q, %v, want %q", a, c, known, want)
+		}
+	}
+	for country, want := range map[string]string{"DE": "EU", "TR": "AS", "AU": "OC", "AQ": "AN", "": "", "EU": ""} {
+		if got := geo.ContinentOf(country); got != want {
+			t.Errorf("%s is in %q, want %q", country, got, want)
+		}
+	}
+	if !geo.IsContinent("AF") || geo.IsContinent("CN") {
+		t.Error("AF is a continent, CN is none")
+	}
+}
+
+func TestASN(t *testing.T) {
+	b, err := geomake.MakeASN(map[netip.Prefix]uint32{
+		netip.MustParsePrefix("203.0.113.0/24"): 4134, netip.MustParsePrefix("192.0.2.0/24"): 0, netip.MustParsePrefix("2001:db8::/32"): 4_200_000_000,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := geo.Open(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		for a, want := range map[string]uint32{"203.0.113.9": 4134, "192.0.2.1": 0, "8.8.8.8": 0, "2001:db8::1": 4_200_000_000} {
+			if n, known := db.ASN(netip.MustParseAddr(a)); n != want || known != (want != 0) {
+				t.Errorf("ASN(%s) = %d, %v, want %d", a, n, known, want)
+			}
+		}
+	}
+	if _, known := db.Country(netip.MustParseAddr("203.0.113.9")); known {
+		t.Error("a country is known by a database of autonomous systems")
+	}
+	var none *geo.DB
+	if _, known := none.ASN(netip.MustParseAddr("203.0.113.9")); known {
+		t.Error("no database knows a system")
+	}
+}

@@ -1,4 +1,4 @@
-// Package geomake writes small country databases in MaxMind's format, for the
+// Package geomake writes small databases of countries and autonomous systems in MaxMind's format, for the
 // demonstration and for tests. What is written is read by package geo.
 package geomake
 
@@ -20,6 +20,23 @@ import (
 // that names no country. Without an IPv6 prefix the database is one of IPv4
 // only, as many of those in use are.
 func Make(entries map[netip.Prefix]string) ([]byte, error) {
+	return write("Starferry-Country", entries, func(code string) mmdbtype.Map {
+		record := mmdbtype.Map{}
+		if code != "" {
+			record["country"] = mmdbtype.Map{"iso_code": mmdbtype.String(code)}
+		}
+		return record
+	})
+}
+
+// MakeASN does what [Make] does for the numbers of autonomous systems.
+func MakeASN(entries map[netip.Prefix]uint32) ([]byte, error) {
+	return write("Starferry-ASN", entries, func(n uint32) mmdbtype.Map {
+		return mmdbtype.Map{"autonomous_system_number": mmdbtype.Uint32(n)}
+	})
+}
+
+func write[T any](kind string, entries map[netip.Prefix]T, record func(T) mmdbtype.Map) ([]byte, error) {
 	version := 4
 	for p := range entries {
 		if p.Addr().Is6() {
@@ -27,35 +44,31 @@ func Make(entries map[netip.Prefix]string) ([]byte, error) {
 		}
 	}
 	tree, err := mmdbwriter.New(mmdbwriter.Options{
-		DatabaseType:            "Starferry-Country",
-		Description:             map[string]string{"en": "countries of a few networks"},
+		DatabaseType:            kind,
+		Description:             map[string]string{"en": "a few networks"},
 		IPVersion:               version,
 		IncludeReservedNetworks: true,
 		DisableIPv4Aliasing:     true,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("making country database: %w", err)
+		return nil, fmt.Errorf("making %s database: %w", kind, err)
 	}
 	shortFirst := func(a, b netip.Prefix) int { return cmp.Or(a.Bits()-b.Bits(), a.Addr().Compare(b.Addr())) }
 	for _, p := range slices.SortedFunc(maps.Keys(entries), shortFirst) {
-		if err := insert(tree, p.Masked(), entries[p]); err != nil {
-			return nil, fmt.Errorf("making country database: %s: %w", p, err)
+		if err := insert(tree, p.Masked(), record(entries[p])); err != nil {
+			return nil, fmt.Errorf("making %s database: %s: %w", kind, p, err)
 		}
 	}
 	var out bytes.Buffer
 	if _, err := tree.WriteTo(&out); err != nil {
-		return nil, fmt.Errorf("making country database: %w", err)
+		return nil, fmt.Errorf("making %s database: %w", kind, err)
 	}
 	return out.Bytes(), nil
 }
 
-func insert(tree *mmdbwriter.Tree, p netip.Prefix, code string) error {
+func insert(tree *mmdbwriter.Tree, p netip.Prefix, record mmdbtype.Map) error {
 	if !p.IsValid() {
 		return fmt.Errorf("no prefix")
-	}
-	record := mmdbtype.Map{}
-	if code != "" {
-		record["country"] = mmdbtype.Map{"iso_code": mmdbtype.String(code)}
 	}
 	n := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 	return tree.Insert(n, record)
