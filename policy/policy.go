@@ -190,6 +190,7 @@ type Policy struct {
 	refs
 	warnings []string
 	filter   *match.Filter // of all names that conditions look for
+	tests    []testCase
 }
 
 // refs are the names that the policy uses but does not define.
