@@ -205,8 +205,9 @@ type Ref struct {
 // A ListInfo says what became of a list.
 type ListInfo struct {
 	Name, File, Format string
-	Entries            int // different names or networks
-	Bad                int // lines that could not be read
+	Use                string // allow, block, or not said: what Lint holds policies to
+	Entries            int    // different names or networks
+	Bad                int    // lines that could not be read
 	At                 yamlpos.Pos
 }
 

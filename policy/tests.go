@@ -116,7 +116,7 @@ func (a *assuming) run(t *testCase, devices []*device.Device, now time.Time, r *
 	d, trace := a.policy.Explain(&q)
 	r.How, r.Got = trace, d.told()
 	if t.time.IsZero() && !d.Until.IsZero() && d.Until.Before(unexpired) {
-		return errors.New("the decision depends on the time, and the test gives none: add time:")
+		return errors.New("the decision depends on the time, and the test gives none (time: ...)")
 	}
 	return t.want.compare(&d)
 }
@@ -135,7 +135,7 @@ func (p *Policy) assumeNothing(q *Query) error {
 	}
 	last := trace.Steps[len(trace.Steps)-1]
 	if last.Rule != nil && last.Matched != Yes {
-		return fmt.Errorf("policy %s looks at the answer, and the test gives none: add answer:", last.Rule.Name)
+		return fmt.Errorf("policy %s looks at the answer, and the test gives none (answer: ...)", last.Rule.Name)
 	}
 	q.Answered = true
 	return nil
