@@ -81,7 +81,7 @@ func newRoot() *cobra.Command {
 	for _, r := range roles() {
 		root.AddCommand(r.command())
 	}
-	root.AddCommand(checkCommand(), testCommand(), explainCommand(), statusCommand(), reloadCommand(),
+	root.AddCommand(checkCommand(), testCommand(), diffCommand(), learnCommand(), explainCommand(), statusCommand(), reloadCommand(),
 		deviceCommand(), keygenCommand(), demoCommand(), versionCommand(), logCommand())
 	settle(root)
 	return root
