@@ -302,7 +302,7 @@ func (c *cond) each(f func(*cond)) {
 // with returns a copy of the policy whose conditions change has changed.
 func (p *Policy) with(change func(*cond)) *Policy {
 	out := *p
-	out.rules, out.arranged = slices.Clone(p.rules), arranged{}
+	out.rules, out.arranged, out.filter = slices.Clone(p.rules), arranged{}, nil
 	for i := range out.rules {
 		r := &out.rules[i]
 		if r.when == nil {
