@@ -21,19 +21,15 @@ var (
 	noon = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 
 	files = map[string]string{
-		"china.conf":      "server=/taobao.com/114.114.114.114\nserver=/jd.com/114.114.114.114\n",
-		"phishing.txt":    "phish.example\nbad.example\n",
-		"china-nets":      "203.0.113.0/24\n2001:db8:c::/48\n",
-		"bogus.conf":      "bogus-nxdomain=198.51.100.66\n",
-		"tlds.txt":        "cn\nexample.com\n",
-		"broken.txt":      "good.example\nno name at all !\n",
-		"notfound.html":   "<html><body>404 not found</body></html>\n",
-		"empty.txt":       "",
-		"bad-hosts.txt":   "=evil.example\n",
-		"okta.txt":        "login.okta.example\n",
-		"remedy.txt":      "# who helps\nfix.example\n*.update.example\n",
-		"remedy-nets.txt": "198.51.100.0/24\n",
-		"country.mmdb":    countries(),
+		"china.conf":    "server=/taobao.com/114.114.114.114\nserver=/jd.com/114.114.114.114\n",
+		"phishing.txt":  "phish.example\nbad.example\n",
+		"china-nets":    "203.0.113.0/24\n2001:db8:c::/48\n",
+		"bogus.conf":    "bogus-nxdomain=198.51.100.66\n",
+		"tlds.txt":      "cn\nexample.com\n",
+		"broken.txt":    "good.example\nno name at all !\n",
+		"notfound.html": "<html><body>404 not found</body></html>\n",
+		"empty.txt":     "",
+		"country.mmdb":  countries(),
 	}
 )
 
