@@ -22,7 +22,8 @@ func (r *Report) Err() error { return yamlpos.Join(r.Mistakes...) }
 
 // Check reads files of any kind together, with all that they name, and reports
 // every mistake in any of them. A folder stands for its *.yaml files. A country
-// database that is not there is only a warning.
+// database that is not there is only a warning, and so are policies that work and
+// hardly as they are meant.
 func Check(paths []string) *Report {
 	f := newFleet(OS)
 	f.lenient = true
@@ -37,6 +38,7 @@ func Check(paths []string) *Report {
 		}
 	}
 	f.settle()
+	f.lint()
 	r := &Report{Files: f.files, Warnings: f.warnings(), Mistakes: lost}
 	r.Mistakes = append(r.Mistakes, flatten([]error{f.mistakes()})...)
 	return r

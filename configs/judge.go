@@ -17,9 +17,22 @@ import (
 
 // compile compiles a policy with its lists.
 func (f *fleet) compile(d *doc) {
+	p, err := policy.ParseAgain(f.lists, d.name, d.src, f.besides(d, f.missingCountries(d, filepath.Dir(d.name))))
+	if err != nil {
+		d.errs = append(d.errs, err)
+	}
+	if p != nil {
+		d.policy = p
+		for _, text := range p.Warnings() {
+			d.warnings = append(d.warnings, Warning{Msg: text})
+		}
+	}
+}
+
+// besides opens what a policy names, from the folder of its file.
+func (f *fleet) besides(d *doc, missing string) func(path string) (io.ReadCloser, error) {
 	dir := filepath.Dir(d.name)
-	missing := f.missingCountries(d, dir)
-	p, err := policy.ParseAgain(f.lists, d.name, d.src, func(path string) (io.ReadCloser, error) {
+	return func(path string) (io.ReadCloser, error) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(dir, path)
 		}
@@ -28,14 +41,17 @@ func (f *fleet) compile(d *doc) {
 		}
 		r, err := f.open(path)
 		return r, plain(err)
-	})
-	if err != nil {
-		d.errs = append(d.errs, err)
 	}
-	if p != nil {
-		d.policy = p
-		for _, text := range p.Warnings() {
-			d.warnings = append(d.warnings, Warning{Msg: text})
+}
+
+// lint warns of policies that say something else than they seem to.
+func (f *fleet) lint() {
+	for _, d := range f.docs {
+		if d.policy == nil {
+			continue
+		}
+		for _, found := range d.policy.Lint(f.besides(d, "")) {
+			d.warnings = append(d.warnings, Warning{Msg: found.String()})
 		}
 	}
 }

@@ -78,6 +78,29 @@ func (l *Loader) load(open Opener, path string, lenient bool) (*Set, error) {
 	d := f.add(path)
 	f.settle()
 	d.wantNode()
+	return f.set(d)
+}
+
+// LoadPolicy reads a policy file, or a node file and the policy that it names,
+// for those who only look: as [LoadLenient] does. Of a policy file alone there
+// are no devices.
+func LoadPolicy(open Opener, path string) (*Set, error) {
+	f := newFleet(open)
+	f.lenient = true
+	d := f.add(path)
+	f.settle()
+	if d.kind != policyFile {
+		d.wantNode()
+	}
+	s, err := f.set(d)
+	if err == nil && s.Policy == nil {
+		return nil, fmt.Errorf("%s has no policy: a connector decides nothing", path)
+	}
+	return s, err
+}
+
+// set returns what was read by way of the file d, or all mistakes.
+func (f *fleet) set(d *doc) (*Set, error) {
 	if err := f.mistakes(); err != nil {
 		return nil, err
 	}

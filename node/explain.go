@@ -34,6 +34,8 @@ type Explanation struct {
 	Virtual  string      `json:"virtual_address,omitempty"` // of a steered name
 	Way      []string    `json:"way,omitempty"`             // the nodes that its traffic may take, one each
 
+	Remedies []policy.Remedy `json:"allowed_if,omitempty"` // what would have to change for it to be allowed
+
 	trace *policy.Trace
 }
 
@@ -51,7 +53,7 @@ func Explain(p *policy.Policy, q *policy.Query) (*Explanation, policy.Decision) 
 	d, trace := p.Explain(q)
 	x := &Explanation{
 		Name: q.Name, Type: dns.Type(q.Type).String(), Denied: d.Denied, Reason: d.Then.Reason, Decision: trace.Decision,
-		Identity: fmt.Sprintf("%v, by %v", q.Asker.Kind.Strength(), q.Asker.Kind), Told: d.Text(), trace: trace,
+		Identity: fmt.Sprintf("%v, by %v", q.Asker.Kind.Strength(), q.Asker.Kind), Told: d.Text(), trace: trace, Remedies: p.Remedies(q),
 	}
 	if q.Asker.Device != nil {
 		x.Device = string(q.Asker.Device.ID)
@@ -76,6 +78,9 @@ func (x *Explanation) Lines() []string {
 	out = append(out, strings.Split(x.trace.String(), "\n")...)
 	if x.Told != "" {
 		out = append(out, "told to the device: "+x.Told)
+	}
+	for _, r := range x.Remedies {
+		out = append(out, "would be allowed if "+strings.Join(r.Changes, ", and ")+": "+r.Decision)
 	}
 	if x.Virtual != "" {
 		out = append(out, "virtual address: "+x.Virtual)

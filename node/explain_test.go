@@ -32,6 +32,7 @@ func TestExplanation(t *testing.T) {
 policy.yaml:5:5  china  yes: name under china.test; demands met: in group staff; demands not met: posture managed unknown: no report
 decision: deny refused
 told to the device: policy china: posture managed unknown: no report
+would be allowed if posture managed passes: steer hong-kong by policy china
 `},
 		{policy.Asker{}, nil, `www.china.test A, asked by nobody that is known (identity none, by none)
 policy.yaml:5:5  china  yes: name under china.test; demands not met: the device is not known, want group staff; posture managed unknown: no report

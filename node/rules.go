@@ -27,8 +27,9 @@ type Loaded struct {
 	Files   []string         // that were read: a change of one is a reason to read all again
 }
 
-// rules holds the policy in force. A reload builds the new whole, then swaps;
-// whatever goes wrong, what runs goes on, and says that it does.
+// rules holds the policy in force. A reload builds the new whole, runs the tests
+// that the policy file has, then swaps; whatever goes wrong, what runs goes on,
+// and says that it does.
 type rules struct {
 	load  func() (*Loaded, error)
 	apply func(*Loaded) error // puts the rest in force: devices, keys
@@ -64,6 +65,9 @@ func (r *rules) now() *policy.Policy { return r.current.Load() }
 func (r *rules) swap() error {
 	l, err := r.load()
 	if err != nil {
+		return err
+	}
+	if err := policy.TestsErr(l.Policy.RunTests(l.Devices, time.Now())); err != nil {
 		return err
 	}
 	if err := r.apply(l); err != nil {

@@ -40,6 +40,7 @@ func (c *compiler) readLists(m *yamlpos.Map) {
 		}
 		l.info.Name, l.info.At = name, m.KeyPos(name)
 		l.info.Format = yamlpos.Read(def, "format", "", yamlpos.OneOf(formats...))
+		l.info.Use = yamlpos.Read(def, "use", "", yamlpos.OneOf(useAllow, useBlock))
 		l.src = list.Source{
 			Name:      name,
 			Format:    l.info.Format,

@@ -210,6 +210,7 @@ type Policy struct {
 	refs
 	warnings []string
 	filter   *match.Filter // of all names that conditions look for
+	tests    []testCase
 }
 
 // refs are the names that the policy uses but does not define.
@@ -228,8 +229,9 @@ type Ref struct {
 // A ListInfo says what became of a list.
 type ListInfo struct {
 	Name, File, Format string
-	Entries            int // different names or networks
-	Bad                int // lines that could not be read
+	Use                string // allow, block, or not said: what Lint holds policies to
+	Entries            int    // different names or networks
+	Bad                int    // lines that could not be read
 	At                 yamlpos.Pos
 	Source             list.Source
 }

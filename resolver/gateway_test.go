@@ -162,7 +162,7 @@ func TestFactsOfAQuestion(t *testing.T) {
 		{"www.listed-china.test", "hong-kong []"},
 		{"www.answer-china.test", "hong-kong [{www.answer-china.test [203.0.113.9]}]"},
 		{"www.answer-china.test AAAA", "hong-kong [{www.answer-china.test [2001:db8:86::9]}]"},
-		{"www.answer-china.test TXT", "hong-kong [{www.answer-china.test [203.0.113.9 2001:db8:86::9]}]"},
+		{"www.answer-china.test TXT", "hong-kong [{www.answer-china.test [203.0.113.9 2001:db8:86::9] [{16 origin}]}]"},
 		{"cdn-china.test", "hong-kong [{cdn-china.test []} {edge.cdn.test [203.0.113.77]}]"},
 	}
 	for _, tt := range tests {

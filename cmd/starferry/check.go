@@ -15,6 +15,8 @@ func checkCommand() *cobra.Command {
 		Short: "Say everything that is wrong with configuration files",
 		Long: `Check reads node files, policies and devices together, with all lists that they
 name, and says every mistake in any of them: its place, the line, and what to do.
+It warns of policies that work and hardly as they are meant: conditions that are
+always or never true, policies that never decide, and more, each with an example.
 A folder stands for its YAML files. Without arguments it checks ./configs or,
 where that is not, ` + configs.DefaultFolder + `. The exit status is 1 if there is a mistake.`,
 		Example: "  starferry check configs\n  starferry check gateway.yaml egress.yaml",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -39,8 +40,8 @@ func explainCommand() *cobra.Command {
 		Use:   "explain NAME [--device DEVICE]",
 		Short: "Say what would happen to a name, and why",
 		Long: `Explain shows which policies are looked at, which decides and why, what is demanded
-and how the device stands, and the way that the traffic would take. It asks the
-running node. Where none answers, or with --offline, --posture or --answer, it
+and how the device stands, the way that the traffic would take, and of what is not
+allowed the smallest changes after which it would be. It asks the running node. Where none answers, or with --offline, --posture or --answer, it
 decides from the files: then it knows no report, and no answer but those given.`,
 		Example: `  starferry explain www.taobao.com --device alice-laptop
   starferry explain www.example.com --device alice-laptop --posture passed --answer 203.0.113.9/CN`,
@@ -54,7 +55,7 @@ decides from the files: then it knows no report, and no answer but those given.`
 	f.BoolVar(&x.offline, "offline", false, "decide from the files")
 	f.StringVar(&x.posture, "posture", "unknown", "with files: how the device stands by every profile: passed, failed or unknown")
 	f.StringSliceVar(&x.answers, "answer", nil, "with files: an address of the answer, ADDRESS or ADDRESS/COUNTRY; may be repeated")
-	f.BoolVar(&x.asJSON, "json", false, "print the running node's answer as JSON")
+	f.BoolVar(&x.asJSON, "json", false, "print JSON")
 	if err := cmd.RegisterFlagCompletionFunc("device", deviceNames); err != nil {
 		panic(err) // only for a flag that is not there
 	}
@@ -74,12 +75,10 @@ func (x *explaining) run(cmd *cobra.Command, name string) error {
 	}
 	if !fromFiles {
 		err := x.online(cmd, q.Name)
-		if !errors.Is(err, control.ErrNobody) || x.node.demo || x.node.socket != "" || x.asJSON {
+		if !errors.Is(err, control.ErrNobody) || x.node.demo || x.node.socket != "" {
 			return err
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "%v: deciding from the files\n", err)
-	} else if x.asJSON {
-		return usageError{errors.New("--json is of a running node's answer")}
 	}
 	return x.decide(cmd, q)
 }
@@ -156,6 +155,11 @@ func (x *explaining) decide(cmd *cobra.Command, q *policy.Query) error {
 	out, d := node.Explain(set.Policy, q)
 	if d.Then.Action == policy.Steer && d.Denied == "" && !d.NeedAnswer {
 		out.Way = way(set, d.Then.Route)
+	}
+	if x.asJSON {
+		enc := json.NewEncoder(cmd.OutOrStdout())
+		enc.SetIndent("", "  ")
+		return enc.Encode(out)
 	}
 	text := out.String()
 	if d.NeedAnswer {

@@ -1,0 +1,207 @@
+package policy
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/starferry/starferry/internal/yamlpos"
+)
+
+// A Flaw is a kind of finding.
+type Flaw string
+
+// The flaws that are looked for.
+const (
+	AlwaysTrue     Flaw = "always true"
+	NeverTrue      Flaw = "never true"
+	AnyNegations   Flaw = "any of negations"
+	AllOfLists     Flaw = "all of lists"
+	Shadowed       Flaw = "shadowed"
+	BelowAnswer    Flaw = "below an answer"
+	DeadBranch     Flaw = "dead branch"
+	UseContradicts Flaw = "use contradicted"
+)
+
+// A Finding is something in the file that works, and hardly as it is meant.
+type Finding struct {
+	At      yamlpos.Pos
+	Policy  string
+	Flaw    Flaw
+	Msg     string
+	Hint    string // what to do
+	Example string // a question that shows it, and what becomes of it
+
+	Query Query // the question of Example
+}
+
+// String is the finding in three lines.
+func (f *Finding) String() string {
+	s := fmt.Sprintf("%v: policy %s: %s", f.At, f.Policy, f.Msg)
+	if f.Example != "" {
+		s += "\n    example: " + f.Example
+	}
+	if f.Hint != "" {
+		s += "\n    " + f.Hint
+	}
+	return s
+}
+
+// Lint looks for policies that say something else than they seem to. open opens
+// the files of lists, as in [Parse]: examples are drawn from them.
+//
+// What a finding says of all questions is proven over all values that its
+// conditions can tell apart; where these are too many, nothing is said. And
+// each comes with a question that shows it, by [Policy.Decide]; of what no
+// question shows nothing is said either.
+func (p *Policy) Lint(open func(path string) (io.ReadCloser, error)) []Finding {
+	l := linter{open: open, now: time.Now(), lists: map[string]*sampled{}}
+	l.prepare(p)
+	for i := range l.policy.rules {
+		r := &l.policy.rules[i]
+		if r.when == nil {
+			break // nothing below is looked at, which is a warning of its own
+		}
+		l.constants(r)
+		l.slips(r)
+		l.uses(r)
+		l.dead(r)
+		if !l.never(r) {
+			l.shadowed(i)
+			l.belowAnswer(i)
+		}
+	}
+	return l.found
+}
+
+// A linter looks at one policy.
+type linter struct {
+	policy *Policy // with a country database of invented addresses
+	open   func(path string) (io.ReadCloser, error)
+	now    time.Time
+	lists  map[string]*sampled
+	places map[netip.Addr]string // what an invented address stands for
+	found  []Finding
+}
+
+func (l *linter) find(r *Rule, flaw Flaw, q *Query, example, hint, format string, args ...any) {
+	l.found = append(l.found, Finding{
+		At: r.At, Policy: r.Name, Flaw: flaw, Msg: fmt.Sprintf(format, args...), Hint: hint, Example: example, Query: *q,
+	})
+}
+
+// never reports whether the policy has been found never to be true.
+func (l *linter) never(r *Rule) bool {
+	possible, ok := possibilities(l, r.when)
+	return ok && possible&Yes == 0
+}
+
+// constants finds the innermost conditions of a policy that are the same for
+// every question.
+func (l *linter) constants(r *Rule) { l.constant(r, r.when) }
+
+func (l *linter) constant(r *Rule, c *cond) (found bool) {
+	for i := range c.kids {
+		found = l.constant(r, &c.kids[i]) || found
+	}
+	if found {
+		return true
+	}
+	possible, ok := possibilities(l, c)
+	switch {
+	case !ok:
+	case possible&Yes == 0:
+		return l.neverTrue(r, c)
+	case possible&No == 0:
+		return l.alwaysTrue(r, c)
+	}
+	return false
+}
+
+func (l *linter) alwaysTrue(r *Rule, c *cond) bool {
+	q, ok := l.search(r, func(q *Query, d *Decision) bool {
+		return c.truthFor(l.policy, q) == Yes && l.oneIs(c, q, No) && d.Rule == r
+	})
+	if !ok {
+		q, ok = l.search(r, func(q *Query, _ *Decision) bool { return c.truthFor(l.policy, q) == Yes && l.oneIs(c, q, No) })
+	}
+	if !ok {
+		return false
+	}
+	hint := "leave it out if it is meant so"
+	if c.op == opAny && c.negations() {
+		hint = "nothing is all of them at once; to except them all write not: {any: [...]}, or one not: with a list of values"
+	}
+	l.find(r, AlwaysTrue, q, l.show(q), hint, "always true: %s", c.phrase())
+	return true
+}
+
+func (l *linter) neverTrue(r *Rule, c *cond) bool {
+	q, ok := l.search(r, func(q *Query, d *Decision) bool { return l.oneIs(c, q, Yes) && d.Rule != r })
+	if !ok {
+		q, ok = l.search(r, func(q *Query, _ *Decision) bool { return c.truthFor(l.policy, q) != Yes })
+	}
+	if !ok {
+		return false
+	}
+	hint := "nothing is that"
+	if c.op == opAll {
+		hint = "nothing is all of them at once; if one of them is meant write any: [...], or one condition with a list of values"
+	}
+	l.find(r, NeverTrue, q, l.show(q), hint, "never true: %s", c.phrase())
+	return true
+}
+
+// oneIs reports whether one of the parts is so for a question; true of what
+// has no parts.
+func (l *linter) oneIs(c *cond, q *Query, t Truth) bool {
+	if len(c.kids) == 0 || c.op == opNot {
+		return true
+	}
+	for i := range c.kids {
+		if c.kids[i].truthFor(l.policy, q) == t {
+			return true
+		}
+	}
+	return false
+}
+
+// negations reports whether all parts are negations.
+func (c *cond) negations() bool {
+	for i := range c.kids {
+		if c.kids[i].op != opNot {
+			return false
+		}
+	}
+	return len(c.kids) > 1
+}
+
+// phrase says in words what the condition is.
+func (c *cond) phrase() string {
+	var parts []string
+	for i := range c.kids {
+		parts = append(parts, c.kids[i].phrase())
+	}
+	of := strings.Join(parts, ", ")
+	switch c.op {
+	case opAll:
+		return "all of (" + of + ")"
+	case opAny:
+		return "any of (" + of + ")"
+	case opNot:
+		return "not (" + of + ")"
+	case opPosture:
+		return fmt.Sprintf("posture %s %v", c.profile, c.result)
+	}
+	if word := fieldWords[c.op]; word != "" {
+		return word + " " + c.text
+	}
+	return c.text
+}
+
+var fieldWords = map[op]string{
+	opName: "name", opCountry: "answer", opNetwork: "answer", opDevice: "device", opIdentity: "identity",
+	opKind: "evidence", opSource: "source", opType: "type",
+}
