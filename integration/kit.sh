@@ -13,6 +13,9 @@
 # exit status is 0 only if every MUST and SHOULD is met, no malformed message does harm, every client is
 # answered, none is left out, and all questions are answered as expected.
 set -uo pipefail
+KIT=${KIT:+$(realpath -m "$KIT")} STARFERRY=${STARFERRY:+$(realpath -m "$STARFERRY")}
+# shellcheck disable=SC2086
+ORACLE=${ORACLE:+$(realpath -m $ORACLE)}
 cd "$(dirname "$0")/.." || exit 2
 go=$(command -v go)
 # Debian's programs go first: a python3 that is a wrapper starts too late for scripts that wait half a second.
@@ -26,15 +29,14 @@ scripts="upstream.py dnswire.py rawcheck.py edns_compliance.sh forwarder.py malf
 programs="dig host nslookup delv kdig drill getdns_query stubby unbound dnsmasq dnsdist kresd pdns_recursor curl h2load node socat
 dnsperf chromium firefox-esr certutil unshare python3 /lib/systemd/systemd-resolved"
 
-[ -n "${KIT:-}" ] || fail "KIT is not set: it names the folder of check scripts"
+[ -n "$KIT" ] || fail "KIT is not set: it names the folder of check scripts"
 [ "$(id -u)" = 0 ] || fail "needs root: clients.sh makes mount namespaces and listens on port 53"
 missing=""
 for s in $scripts; do [ -r "$KIT/$s" ] || missing="$missing $KIT/$s"; done
 for p in $programs; do command -v "$p" >/dev/null || missing="$missing $p"; done
 for m in dns.resolver h2 httpx; do /usr/bin/python3 -c "import $m" 2>/dev/null || missing="$missing python:$m"; done
-for d in ${ORACLE:-}; do for f in rules.json data.json cases.jsonl; do [ -r "$d/$f" ] || missing="$missing $d/$f"; done; done
+for d in $ORACLE; do for f in rules.json data.json cases.jsonl; do [ -r "$d/$f" ] || missing="$missing $d/$f"; done; done
 [ -z "$missing" ] || fail "missing:$missing"
-KIT=$(cd "$KIT" && pwd)
 
 work=$(mktemp -d) && chmod 755 "$work"
 pids=() failed=()
@@ -49,7 +51,7 @@ trap 'exit 130' INT TERM
 [ -n "$go" ] || fail "missing: go"
 "$go" build -o "$work/profile" ./integration/profile || fail "the program that writes the profile cannot be built"
 starferry=${STARFERRY:-$work/starferry}
-[ -n "${STARFERRY:-}" ] || "$go" build -o "$starferry" ./cmd/starferry || fail "the gateway cannot be built"
+[ -n "$STARFERRY" ] || "$go" build -o "$starferry" ./cmd/starferry || fail "the gateway cannot be built"
 
 # background LOG COMMAND...: starts it; its process is $!.
 background() {
@@ -125,7 +127,7 @@ check dotdoh scored python3 "$KIT/dotdoh.py" "$host" 8853 8443
 check clients served env CA="$files/ca.pem" SNI=dns.kit.example bash "$KIT/clients.sh" "$host" 5300 8853 8443
 unserve
 
-for d in ${ORACLE:-}; do
+for d in $ORACLE; do
   serve "oracle-$(basename "$d")" "$oracle" --data "$d/data.json" -- -rules "$d/rules.json"
   check "policy_oracle $d" agreed python3 "$KIT/policy_oracle.py" play "$host" 5300 "$d"
   unserve
