@@ -47,21 +47,32 @@ type Cache struct {
 func New(bytes int) *Cache {
 	c := &Cache{seed: maphash.MakeSeed()}
 	for i := range c.shards {
-		c.shards[i].limit, c.shards[i].free = bytes/shards, bytes/shards
-		c.shards[i].entries = make(map[uint64]*entry)
-		c.shards[i].ring.prev, c.shards[i].ring.next = &c.shards[i].ring, &c.shards[i].ring
+		c.shards[i].init(bytes / shards)
 	}
 	return c
 }
 
-// A shard is a part of the cache under one lock. Its entries hang in a ring
-// in the order of their last use: ring.next is the latest.
+// A shard is a part of the cache under one lock. Its entries hang in two rings,
+// each in the order of last use: what was asked for once, and what was asked for
+// again. What makes room is asked for once, so that a flood of names that nobody
+// asks for again, or a flood of made-up ones, pushes out none that are in use.
+// (The second ring has four fifths of the bytes; what it gives up falls back into
+// the first. This is known as segmented LRU.)
 type shard struct {
 	mu      sync.Mutex
 	entries map[uint64]*entry // by the hash of the key; of two that have the same one is kept
-	ring    entry
+	once    entry             // heads of the rings: next is the latest
+	again   entry
 	limit   int // bytes
 	free    int // of these
+	proven  int // bytes in the ring again
+}
+
+func (s *shard) init(bytes int) {
+	s.limit, s.free, s.entries = bytes, bytes, make(map[uint64]*entry)
+	for _, ring := range []*entry{&s.once, &s.again} {
+		ring.prev, ring.next = ring, ring
+	}
 }
 
 // An entry is constant but for its place in the ring and its counters.
@@ -74,6 +85,7 @@ type entry struct {
 	expiry     time.Time
 	gone       time.Time // until when it serves as a stale one; not before expiry
 
+	proven  bool // it is in the ring again
 	uses    atomic.Uint32
 	renewed atomic.Bool  // somebody is asking for a newer one
 	retry   atomic.Int64 // not before this time, in nanoseconds since stored
@@ -166,8 +178,24 @@ func (s *shard) find(hash uint64, k Key, now time.Time) *entry {
 		return nil
 	}
 	e.unlink()
-	s.ring.push(e)
+	if !e.proven {
+		e.proven = true
+		s.proven += e.size()
+	}
+	s.again.push(e)
+	s.fallBack()
 	return e
+}
+
+// fallBack takes from the ring again what is beyond its share.
+func (s *shard) fallBack() {
+	for s.proven > s.limit/5*4 && s.again.prev != s.again.next {
+		old := s.again.prev
+		old.unlink()
+		old.proven = false
+		s.proven -= old.size()
+		s.once.push(old)
+	}
 }
 
 // put keeps an entry, at the cost of those that were used least lately. One
@@ -176,21 +204,39 @@ func (s *shard) put(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.entries[e.hash]; old != nil {
+		e.proven = old.proven && old.key == e.key // it was asked for again, and is only renewed
 		s.drop(old)
 	}
 	if e.size() > s.limit {
 		return
 	}
-	for s.free < e.size() && s.ring.prev != &s.ring {
-		s.drop(s.ring.prev)
+	for s.free < e.size() {
+		s.drop(s.oldest())
 	}
 	s.free -= e.size()
 	s.entries[e.hash] = e
-	s.ring.push(e)
+	if !e.proven {
+		s.once.push(e)
+		return
+	}
+	s.proven += e.size()
+	s.again.push(e)
+	s.fallBack()
+}
+
+// oldest returns what is given up next. There is something.
+func (s *shard) oldest() *entry {
+	if s.once.prev != &s.once {
+		return s.once.prev
+	}
+	return s.again.prev
 }
 
 func (s *shard) drop(e *entry) {
 	e.unlink()
+	if e.proven {
+		s.proven -= e.size()
+	}
 	delete(s.entries, e.hash)
 	s.free += e.size()
 }

@@ -268,31 +268,38 @@ func TestPrefetch(t *testing.T) {
 	})
 }
 
-// FuzzModel holds one shard against the plainest store of its kind: a list in
+// FuzzModel holds one shard against the plainest store of its kind: two lists in
 // the order of use.
 func FuzzModel(f *testing.F) {
-	f.Add(uint64(1), uint16(200))
+	f.Add(uint64(1), uint16(400))
 	f.Fuzz(func(t *testing.T, seed uint64, steps uint16) {
-		r := rand.New(rand.NewPCG(seed, 0))
-		s := &shard{entries: map[uint64]*entry{}, limit: 8 * 1024, free: 8 * 1024}
-		s.ring.prev, s.ring.next = &s.ring, &s.ring
 		const all = 8 * 1024
-		var model []*entry // latest first
+		r := rand.New(rand.NewPCG(seed, 0))
+		s := new(shard)
+		s.init(all)
+		var once, again []*entry // latest first
 		now := time.Unix(0, 0)
-		used := func() (n int) {
-			for _, e := range model {
+		sum := func(entries []*entry) (n int) {
+			for _, e := range entries {
 				n += e.size()
 			}
 			return n
 		}
-		remove := func(k Key) *entry {
-			for i, e := range model {
+		take := func(from *[]*entry, k Key) *entry {
+			for i, e := range *from {
 				if e.key == k {
-					model = append(model[:i:i], model[i+1:]...)
+					*from = append((*from)[:i:i], (*from)[i+1:]...)
 					return e
 				}
 			}
 			return nil
+		}
+		promote := func(e *entry) {
+			again = append([]*entry{e}, again...)
+			for sum(again) > all/5*4 && len(again) > 1 {
+				last := again[len(again)-1]
+				again, once = again[:len(again)-1], append([]*entry{last}, once...)
+			}
 		}
 		for range steps {
 			now = now.Add(time.Duration(r.IntN(3)) * time.Second)
@@ -301,29 +308,68 @@ func FuzzModel(f *testing.F) {
 			if r.IntN(2) == 0 {
 				e := &entry{key: k, hash: hash, answer: wire.Answer{Msg: make([]byte, r.IntN(2000)*(1+r.IntN(6)))}, stored: now, gone: now.Add(time.Duration(r.IntN(20)) * time.Second)}
 				s.put(e)
-				remove(k)
-				for e.size() <= all && used()+e.size() > all {
-					model = model[:len(model)-1]
-				}
+				proven := take(&again, k) != nil
+				take(&once, k)
 				if e.size() <= all {
-					model = append([]*entry{e}, model...)
+					for sum(once)+sum(again)+e.size() > all {
+						if len(once) > 0 {
+							once = once[:len(once)-1]
+						} else {
+							again = again[:len(again)-1]
+						}
+					}
+					if proven {
+						promote(e)
+					} else {
+						once = append([]*entry{e}, once...)
+					}
 				}
 			} else {
 				found := s.find(hash, k, now)
-				e := remove(k)
+				e := take(&again, k)
+				if e == nil {
+					e = take(&once, k)
+				}
 				live := e != nil && now.Before(e.gone)
 				if live {
-					model = append([]*entry{e}, model...)
+					promote(e)
 				}
 				if (found != nil) != live || live && found != e {
 					t.Fatalf("found %v for %v, want found=%t", found, k, live)
 				}
 			}
-			if len(model) != len(s.entries) || all-used() != s.free {
-				t.Fatalf("%d entries and %d bytes free, want %d and %d", len(s.entries), s.free, len(model), all-used())
+			if len(once)+len(again) != len(s.entries) || all-sum(once)-sum(again) != s.free || sum(again) != s.proven {
+				t.Fatalf("%d entries, %d bytes free, %d proven; want %d, %d, %d", len(s.entries), s.free, s.proven, len(once)+len(again), all-sum(once)-sum(again), sum(again))
 			}
 		}
 	})
+}
+
+// A flood of names that nobody asks for again leaves those in use alone.
+func TestFloods(t *testing.T) {
+	s := &Source{Cache: New(200_000), Ask: (&server{m: answer(t, 0, "www.example.com. 60 IN A 192.0.2.1")}).ask}
+	used := func() (n int) {
+		for i := range 50 {
+			r, err := s.Resolve(t.Context(), question(t, fmt.Sprintf("used-%d.example.com.", i)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Kept {
+				n++
+			}
+		}
+		return n
+	}
+	used()
+	used()
+	for i := range 10_000 {
+		if _, err := s.Resolve(t.Context(), question(t, fmt.Sprintf("flood-%d.example.com.", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := used(); n < 50 {
+		t.Errorf("only %d of 50 names in use are still there", n)
+	}
 }
 
 func TestBytesAreBoundedAndFlushed(t *testing.T) {

@@ -206,9 +206,17 @@ func (s *Source) renew(ctx context.Context, e *entry, now time.Time) {
 // its end.
 func (s *Source) Renew(ctx context.Context, q Question) {
 	k, now := Key{s.Group, q}, time.Now()
-	if e := s.Cache.find(k, now); e != nil && now.Before(e.expiry) {
+	e := s.Cache.find(k, now)
+	switch {
+	case !s.Prefetch:
+	case e != nil && now.Before(e.expiry):
 		e.uses.Store(popular)
 		s.renew(ctx, e, now)
+	default:
+		s.aside(func() {
+			s.Count.Prefetched.Add(1)
+			s.fetch(ctx, k, e) //nolint:errcheck // who asks next will see
+		})
 	}
 }
 
