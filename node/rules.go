@@ -41,6 +41,7 @@ type rules struct {
 
 	mu       sync.Mutex // one reload at a time; guards what follows
 	files    []string
+	states   map[string]fileState
 	loadedAt time.Time
 	failed   string // why the last reload was refused; empty if it was not
 }
@@ -63,6 +64,7 @@ func (r *rules) now() *policy.Policy { return r.current.Load() }
 
 // swap reads everything anew and puts it in force, or changes nothing.
 func (r *rules) swap() error {
+	began := time.Now()
 	l, err := r.load()
 	if err != nil {
 		return err
@@ -75,6 +77,7 @@ func (r *rules) swap() error {
 	}
 	r.current.Store(l.Policy)
 	r.files, r.loadedAt, r.failed = l.Files, time.Now(), ""
+	r.states = statesOf(l.Files, began)
 	return nil
 }
 
@@ -146,6 +149,9 @@ func (r *rules) Run(ctx context.Context) error {
 		case err := <-w.Errors:
 			r.log.Warn("watching files", "err", err)
 		case <-due.C:
+			if r.read() {
+				continue // somebody has had it read meanwhile
+			}
 			r.reload("a file changed") //nolint:errcheck // told in the log and in status
 		}
 	}
@@ -168,6 +174,51 @@ func (r *rules) follow(w *fsnotify.Watcher) {
 			}
 		}
 	}
+}
+
+// A fileState tells whether a file has changed; the zero one is that of none.
+type fileState struct {
+	size     int64
+	modified time.Time
+	which    any // the file behind the name
+}
+
+// statesOf returns how files are that were read from that time on. Those that
+// may have changed since are left out.
+func statesOf(files []string, began time.Time) map[string]fileState {
+	states := map[string]fileState{}
+	for _, f := range files {
+		if s, ok := stateOf(f); ok && s.modified.Before(began) {
+			states[f] = s
+		}
+	}
+	return states
+}
+
+func stateOf(file string) (s fileState, ok bool) {
+	st, err := os.Stat(file)
+	if err != nil {
+		return s, false
+	}
+	s = fileState{size: st.Size(), modified: st.ModTime()}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		s.which = sys.Ino
+	}
+	return s, true
+}
+
+// read reports whether all files are as they were when they were read last, and
+// taken.
+func (r *rules) read() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.files {
+		was, known := r.states[f]
+		if is, ok := stateOf(f); !known || !ok || is != was {
+			return false
+		}
+	}
+	return r.failed == ""
 }
 
 func (r *rules) reads(name string) bool {
