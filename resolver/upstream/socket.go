@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -90,9 +91,46 @@ type sockets struct {
 	life   *life
 	counts *counts
 
-	mu   sync.Mutex
-	idle []*socket
-	open int
+	mu      sync.Mutex
+	idle    []*socket
+	open    int
+	waiting []chan struct{} // those for whom there was none
+}
+
+// busyWait is how long somebody waits for a socket where all are in use: a
+// burst is over sooner, and what takes longer is no burst.
+const busyWait = 500 * time.Millisecond
+
+// wait waits until it may be worth to try again.
+func (p *sockets) wait(ctx context.Context) bool {
+	turn := make(chan struct{}, 1)
+	p.mu.Lock()
+	p.waiting = append(p.waiting, turn)
+	p.mu.Unlock()
+	t := time.NewTimer(busyWait)
+	defer t.Stop()
+	select {
+	case <-turn:
+		return true
+	case <-ctx.Done():
+	case <-t.C:
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(p.waiting, turn); i >= 0 {
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+	} else {
+		p.call() // its turn came too late: the next one has it
+	}
+	return false
+}
+
+// call calls the one who has waited longest.
+func (p *sockets) call() {
+	if len(p.waiting) > 0 {
+		p.waiting[0] <- struct{}{}
+		p.waiting = slices.Delete(p.waiting, 0, 1)
+	}
 }
 
 // take returns a socket, and whether it was used before: a fresh one until
@@ -101,7 +139,10 @@ func (p *sockets) take(ctx context.Context, now time.Time) (s *socket, reused bo
 	for {
 		s, err := p.pick()
 		if err != nil {
-			return nil, false, err
+			if !p.wait(ctx) {
+				return nil, false, err
+			}
+			continue
 		}
 		if s == nil {
 			break
@@ -148,6 +189,7 @@ func (p *sockets) put(s *socket, now time.Time) {
 	keep := s.raw != nil && s.uses > 0 && len(p.idle) < keptSockets && p.life.on.Load()
 	if keep {
 		p.idle = append(p.idle, s)
+		p.call()
 	}
 	p.mu.Unlock()
 	if !keep {
@@ -164,6 +206,7 @@ func (p *sockets) drop(s *socket) {
 func (p *sockets) gone() {
 	p.mu.Lock()
 	p.open--
+	p.call()
 	p.mu.Unlock()
 }
 
