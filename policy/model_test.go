@@ -156,8 +156,6 @@ func randomPolicy(r *rand.Rand) modelPolicy {
 	return p
 }
 
-func randomQuery(r *rand.Rand) *policy.Query { return queryAt(r, noon) }
-
 func queryAt(r *rand.Rand, now time.Time) *policy.Query {
 	q := &policy.Query{Name: pick(r, modelNames), Type: pick(r, []uint16{1, 28, 16}), Now: now}
 	q.Asker.Kind = device.Kind(r.IntN(int(device.ByWireGuard) + 1))
