@@ -82,7 +82,7 @@ func newRoot() *cobra.Command {
 		root.AddCommand(r.command())
 	}
 	root.AddCommand(checkCommand(), explainCommand(), statusCommand(), reloadCommand(),
-		deviceCommand(), keygenCommand(), demoCommand(), versionCommand(), logCommand())
+		deviceCommand(), keygenCommand(), demoCommand(), versionCommand(), logCommand(), schemaCommand())
 	settle(root)
 	return root
 }
