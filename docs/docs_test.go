@@ -107,6 +107,9 @@ func open(path string) (io.ReadCloser, error) {
 	if strings.HasSuffix(path, ".mmdb") {
 		return configs.Countries(map[netip.Prefix]string{netip.MustParsePrefix("203.0.113.0/24"): "CN"})
 	}
+	if strings.HasSuffix(path, ".yaml") {
+		return io.NopCloser(strings.NewReader("policies: []\n")), nil
+	}
 	return io.NopCloser(strings.NewReader(strings.Join([]string{
 		"a.example", "192.0.2.1 b.example", "server=/c.example/", "bogus-nxdomain=192.0.2.2", "d.example CNAME .", "||e.example^", "192.0.2.0/24", "",
 	}, "\n"))), nil
@@ -132,7 +135,7 @@ func whole(fragment string, parts map[string]string) string {
 var rest = map[string]map[string]string{
 	"policy": {
 		"lists":    "{china-sites: {file: a.conf, format: dnsmasq}, china-networks: {file: b.txt, format: cidr}, phishing: {file: c.rpz, format: rpz}}",
-		"geoip":    "{country: country.mmdb}",
+		"geoip":    "{country: country.mmdb, asn: asn.mmdb}",
 		"postures": "{managed-laptop: {max_age: 15m, checks: [firewall: on]}}",
 		"policies": "[]",
 	},

@@ -222,14 +222,14 @@ func (c *cond) leaf(s *scene) Truth {
 		return open
 	case on == atName:
 		return truth(c.named(s))
+	case on == atAsker || on == atType:
+		return c.who(s)
 	case on == atAnswer:
 		return c.answer(s)
 	case on == atFlow:
 		return c.flow(s)
-	case on == atClock:
-		return c.clock(s)
 	}
-	return c.who(s)
+	return c.clock(s)
 }
 
 // named looks for the name of the scene, in a list once for each name.
@@ -311,6 +311,15 @@ func (c *cond) who(s *scene) Truth {
 			return Unknown
 		}
 		return truth(c.nets.Contains(a.Source))
+	case opType:
+		return truth(slices.Contains(c.types, s.q.Type))
+	}
+	return c.whoElse(a)
+}
+
+// whoElse judges the less usual conditions on who asks.
+func (c *cond) whoElse(a *Asker) Truth {
+	switch c.op {
 	case opUser:
 		return truth(a.Device != nil && slices.Contains(c.words, a.Device.User))
 	case opPlatform:
@@ -320,10 +329,8 @@ func (c *cond) who(s *scene) Truth {
 		return truth(containsFold(c.words, a.Device.Platform))
 	case opListener:
 		return truth(slices.Contains(c.words, a.Listener))
-	case opTransport:
-		return truth(slices.Contains(c.words, a.Transport))
 	}
-	return truth(slices.Contains(c.types, s.q.Type))
+	return truth(slices.Contains(c.words, a.Transport))
 }
 
 func containsFold(words []string, word string) bool {

@@ -19,8 +19,11 @@ func (p *Policy) Explain(q *Query) (Decision, *Trace) {
 }
 
 func (v *Scoped) decide(q *Query, t *Trace) Decision {
+	if !v.policy.shadows {
+		return v.decideAs(q, t, false)
+	}
 	d := v.decideAs(q, t, false)
-	if v.policy.shadows && !d.NeedAnswer {
+	if !d.NeedAnswer {
 		v.compare(q, t, &d)
 	}
 	return d

@@ -151,16 +151,16 @@ func TestDefaults(t *testing.T) {
 policies: [{name: one, if: {name: a.test}, then: allow}]
 defaults:
   - {group: iot, then: block, learn: true}
-  - {group: [lab, guests], listener: guest, then: {block: nxdomain}}
-  - {listener: guest, then: allow, learn: yes}
+  - {group: [lab, guests], listener: "192.0.2.1:53", then: {block: nxdomain}}
+  - {listener: "192.0.2.1:53", then: allow, learn: yes}
 default: allow
 `)
 	for _, tt := range []struct{ by, listener, want, text string }{
 		{"tv iot", "", "block refused learned", "no policy decides: default for group iot"},
-		{"tv iot", "guest", "block refused learned", "no policy decides: default for group iot"},
-		{"pc lab", "guest", "block nxdomain", "no policy decides: default for group lab or guests, listener guest"},
+		{"tv iot", "192.0.2.1:53", "block refused learned", "no policy decides: default for group iot"},
+		{"pc lab", "192.0.2.1:53", "block nxdomain", "no policy decides: default for group lab or guests, listener 192.0.2.1:53"},
 		{"pc lab", "", "allow", ""},
-		{"pc", "guest", "allow learned", ""},
+		{"pc", "192.0.2.1:53", "allow learned", ""},
 		{"nobody", "", "allow", ""},
 	} {
 		q := question{ask: "b.test", by: tt.by, answer: "b.test 192.0.2.1"}.query()
@@ -196,7 +196,7 @@ func TestOverridesOfRecords(t *testing.T) {
 func TestWordsOfConditions(t *testing.T) {
 	q := question{ask: "a.test", by: "alice staff", answer: "a.test b.test 203.0.113.9"}.query()
 	q.Asker.Device = &device.Device{ID: "alice", User: "al", Platform: "macos"}
-	q.Asker.Listener, q.Asker.Transport = "lan", "udp"
+	q.Asker.Listener, q.Asker.Transport = "link", "udp"
 	q.Answer[0].Values = []policy.Value{{Type: 16, Text: "hello"}}
 	flow := *q
 	flow.Flow, flow.Asker.Listener, flow.Asker.Transport = &policy.Service{Proto: 6, Port: 443}, "", ""
@@ -208,9 +208,9 @@ func TestWordsOfConditions(t *testing.T) {
 		{q, `name: {category: watched}`, `no: name not in category watched (in list china-sites); name not in category watched (in list phishing)`},
 		{q, `user: [bob]`, `no: user al, not bob`},
 		{q, `platform: [windows, macos]`, `yes: platform macos`},
-		{q, `listener: guest`, `no: listener lan, not guest`},
+		{q, `listener: 192.0.2.1:53`, `no: listener link, not 192.0.2.1:53`},
 		{q, `transport: [dot, doh]`, `no: transport udp, not dot or doh`},
-		{&flow, `listener: lan`, `no: listener none, not lan`},
+		{&flow, `listener: link`, `no: listener none, not link`},
 		{q, `schedule: office`, `yes: in schedule office, it is Mon 14:00 CEST`},
 		{q, `schedule: night`, `no: not in schedule night, it is Mon 20:00 CST`},
 		{q, `flow: {protocol: tcp, port: 443}`, `no: no flow, not tcp/443`},

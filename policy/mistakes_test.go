@@ -150,10 +150,10 @@ var mistakes = map[string]string{
 	`categories: {ads: []}`:                                               `ads: an empty list`,
 	`categories: {"a b": x}`:                                              `"a b" is no name`,
 	// Who asks, and how.
-	`policies: [{name: a, if: {user: ""}, then: allow}]`:        `user: must not be empty`,
-	`policies: [{name: a, if: {platform: []}, then: allow}]`:    `platform: an empty list`,
-	`policies: [{name: a, if: {listener: "a b"}, then: allow}]`: `"a b" is no name`,
-	`policies: [{name: a, if: {transport: tls}, then: allow}]`:  `"tls" is none of udp, tcp, dot, doh`,
+	`policies: [{name: a, if: {user: ""}, then: allow}]`:       `user: must not be empty`,
+	`policies: [{name: a, if: {platform: []}, then: allow}]`:   `platform: an empty list`,
+	`policies: [{name: a, if: {listener: lan}, then: allow}]`:  `write it as the gateway`,
+	`policies: [{name: a, if: {transport: tls}, then: allow}]`: `"tls" is none of udp, tcp, dot, doh`,
 	// Times.
 	`policies: [{name: a, if: {schedule: office}, then: allow}]`: `unknown schedule "office"`,
 	`schedules: {office: {zone: UTC, days: mon}}
@@ -208,7 +208,7 @@ policies: [{name: a, if: {schedule: ofice}, then: allow}]`: `did you mean "offic
 	`defaults: [{group: iot, then: {steer: x}}]`:                              `key "block" is missing`,
 	`defaults: [{group: iot, then: steer}]`:                                   `"steer" is none of allow, block`,
 	`defaults: [{group: iot, then: block, learn: maybe}]`:                     `"maybe" is neither true nor false`,
-	`defaults: [{listner: lan, then: allow}]`:                                 `did you mean "listener"?`,
+	`defaults: [{listner: link, then: allow}]`:                                `did you mean "listener"?`,
 	`default: steer`:                                                 `"steer" is none of allow, block`,
 	`geoip: {}`:                                                      `key "country" is missing`,
 	`geoip: {country: none.mmdb}`:                                    `open none.mmdb`,

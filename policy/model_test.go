@@ -80,7 +80,7 @@ var (
 		"txt":       {`{regexp: "v=spf1.*"}`},
 		"user":      {"alice", "bob"},
 		"platform":  {"macos", "windows"},
-		"listener":  {"lan", "guest"},
+		"listener":  {"link", "192.0.2.1:53"},
 		"transport": {"udp", "[dot, doh]"},
 		"schedule":  {"office", "night", "[office, night]", "{zone: America/New_York, days: [sat-mon, wed], hours: [\"00:30-02:30\", \"23:00-01:15\"]}"},
 		"flow":      {"{protocol: tcp}", "{port: [80, 8000-8100]}", "{protocol: icmp}", "{protocol: [udp, tcp], port: 443}", "{route: there}"},
@@ -156,8 +156,6 @@ func randomPolicy(r *rand.Rand) modelPolicy {
 	return p
 }
 
-func randomQuery(r *rand.Rand) *policy.Query { return queryAt(r, noon) }
-
 func queryAt(r *rand.Rand, now time.Time) *policy.Query {
 	q := &policy.Query{Name: pick(r, modelNames), Type: pick(r, []uint16{1, 28, 16}), Now: now}
 	q.Asker.Kind = device.Kind(r.IntN(int(device.ByWireGuard) + 1))
@@ -173,7 +171,7 @@ func queryAt(r *rand.Rand, now time.Time) *policy.Query {
 		q.Flow = &policy.Service{Proto: pick(r, []uint8{1, 6, 17, 58}), Port: pick(r, []uint16{0, 80, 443})}
 		q.Route = pick(r, []string{"", "there", "elsewhere"})
 	} else {
-		q.Asker.Listener, q.Asker.Transport = pick(r, []string{"", "lan", "guest"}), pick(r, []string{"", "udp", "tcp", "doh"})
+		q.Asker.Listener, q.Asker.Transport = pick(r, []string{"", "link", "192.0.2.1:53"}), pick(r, []string{"", "udp", "tcp", "doh"})
 	}
 	if q.Answered = r.IntN(3) > 0; q.Answered {
 		for i := range r.IntN(4) {

@@ -18,7 +18,7 @@ type Asker struct {
 	Source   netip.Addr     // where the question or packet came from, before any mapping
 	Verdicts posture.Verdicts
 
-	Listener  string // that the question came to; of a flow none
+	Listener  string // that the question came to, its address and port or "link"; of a flow none
 	Transport string // udp, tcp, dot or doh; of a flow none
 }
 

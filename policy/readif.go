@@ -89,7 +89,10 @@ func (c *compiler) readWords(key string, n *yamlpos.Node) cond {
 		c.policy.personal = append(c.policy.personal, Ref{key, n.Pos()})
 		out = cond{op: opPlatform, words: yamlpos.Values(c.some(n), yamlpos.Word)}
 	case "listener":
-		out = cond{op: opListener, words: c.refs(n, &c.policy.listeners)}
+		out = cond{op: opListener, words: yamlpos.Values(c.some(n), listener)}
+		for _, item := range n.OneOrMore() {
+			c.policy.listeners = append(c.policy.listeners, Ref{item.Text(), item.Pos()})
+		}
 	default:
 		out = cond{op: opTransport, words: yamlpos.Values(c.some(n), yamlpos.OneOf("udp", "tcp", "dot", "doh"))}
 	}

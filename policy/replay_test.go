@@ -19,7 +19,7 @@ func TestReplay(t *testing.T) {
 		wantChanged, wantOpen := map[string]int{}, 0
 		clock := noon
 		for range 300 {
-			q := randomQuery(r)
+			q := queryAt(r, noon)
 			q.Flow = nil
 			clock = clock.Add(time.Second)
 			q.Now = clock

@@ -180,6 +180,19 @@ func protocol(s string) (uint8, error) {
 	return []uint8{protoTCP, protoUDP, protoICMP}[i], err
 }
 
+// listener parses where questions come in: the address and port of a listener,
+// as the gateway's file has it, or link for those over WireGuard.
+func listener(s string) (string, error) {
+	if s == "link" {
+		return s, nil
+	}
+	at, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return "", yamlpos.Hint(fmt.Errorf("%q is no listener", s), `write it as the gateway's file does, like 192.0.2.1:53 or "[::]:853", or link`)
+	}
+	return at.String(), nil
+}
+
 // portRange parses 443 and 8000-8100.
 func portRange(s string) (Port, error) {
 	p, err := port("tcp/" + s)

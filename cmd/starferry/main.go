@@ -81,8 +81,9 @@ func newRoot() *cobra.Command {
 	for _, r := range roles() {
 		root.AddCommand(r.command())
 	}
-	root.AddCommand(checkCommand(), testCommand(), diffCommand(), learnCommand(), explainCommand(), statusCommand(), reloadCommand(),
-		flushCommand(), queryCommand(), logCommand(), exportCommand(), deviceCommand(), keygenCommand(), demoCommand(), versionCommand())
+	root.AddCommand(checkCommand(), testCommand(), diffCommand(), learnCommand(), explainCommand(), schemaCommand(),
+		statusCommand(), reloadCommand(), flushCommand(), queryCommand(), logCommand(), exportCommand(),
+		deviceCommand(), keygenCommand(), demoCommand(), versionCommand())
 	settle(root)
 	return root
 }
