@@ -63,6 +63,12 @@ func (f *fleet) judge(d *doc) {
 	f.checkUpstreams(d, used)
 	f.checkAskers(d, used)
 	f.checkProfiles(d)
+	if d.policy == nil || !f.forEgress(d) {
+		return
+	}
+	for _, r := range d.policy.Records() {
+		d.file.ErrorAt(r.Pos, "an egress sees addresses only: use country, continent, asn or network", "an egress does not know the %s records of an answer", r.Name)
+	}
 }
 
 // missingCountries returns the path of the country database if it is not there

@@ -115,7 +115,7 @@ func written(r *querylog.Record, d *resolver.Record) {
 			Name: d.Question.Name, Type: querylog.Type(d.Question.Type), Class: querylog.Class(d.Question.Class),
 			DO: d.Question.DO, CD: d.Question.CD,
 		},
-		Verdict: querylog.Verdict{Action: string(d.Action), Policy: d.Policy, Reason: d.Reason, Route: d.Route, Hops: r.Hops[:0]},
+		Verdict: querylog.Verdict{Action: string(d.Action), Policy: d.Policy, Reason: d.Reason, Shadow: d.Shadow, Learn: d.Learned, Route: d.Route, Hops: r.Hops[:0]},
 		Answer: querylog.Answer{
 			Rcode: querylog.Rcode(d.Rcode), EDE: d.EDE, Addrs: r.Addrs[:0], Cache: cached(d.From), Stale: d.Stale,
 			Upstream: d.Group, Size: len(d.Reply),

@@ -104,10 +104,35 @@ func (a *asking) override(ctx context.Context) *outcome {
 		return a.alias(ctx, o, then.CNAME)
 	}
 	a.instead(o, then.A, then.AAAA)
+	for _, r := range then.Records {
+		if rr := a.written(r); rr != nil {
+			o.answer, o.ns = append(o.answer, rr), nil
+		}
+	}
 	if bad, ok := a.forbidden(o.answer); ok {
 		return a.failed(edeOther, "rebinding: the override holds "+bad.String()+", an address of this network")
 	}
 	return o
+}
+
+// written makes a record of what a policy says of the asked type; nil if it is
+// of another.
+func (a *asking) written(r policy.Record) dns.RR {
+	if r.Type != a.Type {
+		return nil
+	}
+	h := a.header(a.ttl(steeredTTL))
+	if r.Type == dns.TypeTXT {
+		t := a.texts([]string{r.Text}).(*dns.TXT)
+		t.Hdr = h
+		return t
+	}
+	rr, err := dns.NewRR(a.Name + ". IN " + dns.TypeToString[r.Type] + " " + r.Text)
+	if err != nil || rr == nil { // the policy was read: its text makes a record
+		return nil
+	}
+	*rr.Header() = h
+	return rr
 }
 
 // alias answers with a CNAME and what its target has of the asked type.

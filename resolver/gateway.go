@@ -450,6 +450,10 @@ func (a *asking) recordOf(o *outcome) Record {
 	if o.silent {
 		r.Rcode = -1
 	}
+	if s := a.decision.Shadow; s != nil {
+		r.Shadow = a.decision.Would() + " by " + s.Name
+	}
+	r.Learned = a.decision.Learned
 	if a.upstream != nil {
 		r.From = FromUpstream
 		if a.upstream.Kept {

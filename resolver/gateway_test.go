@@ -56,6 +56,10 @@ func TestGateway(t *testing.T) {
 		{"alice", "alias.corp.test", "NOERROR 60 CNAME www.allowed.test., www.allowed.test. 300 A 192.0.2.10; EDE 4 policy alias"},
 		{"alice", "alias.corp.test TXT", `NOERROR 60 CNAME www.allowed.test., www.allowed.test. 300 TXT "hello"; EDE 4 policy alias`},
 		{"alice", "alias.corp.test CNAME", "NOERROR 60 CNAME www.allowed.test.; EDE 4 policy alias"},
+		{"alice", "records.corp.test TXT", `NOERROR 60 TXT "v=spf1 -all"; EDE 4 policy records`},
+		{"alice", "records.corp.test HTTPS", `NOERROR 60 HTTPS 1 . alpn="h2"; EDE 4 policy records`},
+		{"alice", "records.corp.test A", "NOERROR 60 A 10.1.2.4; EDE 4 policy records"},
+		{"alice", "records.corp.test MX", "NOERROR SOA 10; EDE 4 policy records"},
 		{"alice", "inward.corp.test", "SERVFAIL; EDE 0 rebinding: the override holds 198.19.0.7, an address of this network"},
 
 		// What is steered.

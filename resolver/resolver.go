@@ -123,6 +123,8 @@ type Record struct {
 	Addr     netip.Addr // of a steered answer
 	From     From
 	Stale    bool
+	Shadow   string // what a policy in mode shadow would have made of it: "block nxdomain by NAME"; empty: the same
+	Learned  bool   // a default decided whose askers are learnt about
 	Group    string // of upstream resolvers that was asked; empty: none, or by the name
 
 	Query, Reply []byte // the messages

@@ -139,6 +139,9 @@ policies:
   - name: alias
     if: {name: alias.corp.test}
     then: {override: {cname: www.allowed.test}}
+  - name: records
+    if: {name: records.corp.test}
+    then: {override: {a: 10.1.2.4, txt: ["v=spf1 -all"], https: "1 . alpn=h2"}}
   - name: inward
     if: {name: inward.corp.test}
     then: {override: {a: [198.19.0.7]}}

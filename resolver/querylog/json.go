@@ -96,6 +96,8 @@ func (v *Verdict) append(b []byte) []byte {
 	b = appendText(b, "action", v.Action)
 	b = appendWord(b, "policy", v.Policy)
 	b = appendWord(b, "reason", v.Reason)
+	b = appendWord(b, "shadow", v.Shadow)
+	b = appendTrue(b, "learned", v.Learn)
 	b = appendWord(b, "route", v.Route)
 	if len(v.Hops) == 0 {
 		return b

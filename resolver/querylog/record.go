@@ -67,6 +67,8 @@ type Verdict struct {
 	Action string `json:"action"`
 	Policy string `json:"policy"`
 	Reason string `json:"reason"`
+	Shadow string `json:"shadow"`  // what a policy in mode shadow would have made of it; empty: the same
+	Learn  bool   `json:"learned"` // a default decided whose askers are learnt about
 	Route  string `json:"route"`
 	Hops   []Hop  `json:"hops"` // of the upstream's answer: what the decision was made by
 }
