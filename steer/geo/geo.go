@@ -1,10 +1,11 @@
-// Package geo says in which country an address is, by a database in MaxMind's
-// format (mmdb).
+// Package geo says in which country, on which continent and in whose network an
+// address is, by a database in MaxMind's format (mmdb).
 //
 // It tells "elsewhere" from "not known": an address that the database has no
 // record of, whose record names no country, or whose whole family the database
 // lacks (many hold IPv4 only) has no known country, and a policy must not take
-// that for a country other than the one that it asks about.
+// that for a country other than the one that it asks about. The same goes for
+// continents and autonomous systems.
 package geo
 
 import (
@@ -27,6 +28,8 @@ const maxCodes = 4096
 type DB struct {
 	reader *maxminddb.Reader
 	codes  atomic.Pointer[map[uintptr]string] // by the record's offset; replaced, never changed
+
+	numbers, continents memory
 }
 
 // Open opens a database that is held in memory. The bytes must not be changed
@@ -34,7 +37,7 @@ type DB struct {
 func Open(b []byte) (*DB, error) {
 	r, err := maxminddb.OpenBytes(b)
 	if err != nil {
-		return nil, fmt.Errorf("opening country database: %w", err)
+		return nil, fmt.Errorf("opening database: %w", err)
 	}
 	db := &DB{reader: r}
 	db.codes.Store(&map[uintptr]string{})
@@ -47,15 +50,8 @@ func (db *DB) Type() string { return db.reader.Metadata.DatabaseType }
 // Country returns the country code of an address (ISO 3166-1 alpha-2, upper
 // case), and whether it is known. A nil database knows none.
 func (db *DB) Country(a netip.Addr) (code string, known bool) {
-	if db == nil || !a.IsValid() {
-		return "", false
-	}
-	a = a.Unmap()
-	if a.Is6() && db.reader.Metadata.IPVersion == 4 {
-		return "", false
-	}
-	res := db.reader.Lookup(a)
-	if res.Err() != nil || !res.Found() {
+	res, found := db.lookup(a)
+	if !found {
 		return "", false
 	}
 	codes := *db.codes.Load()
@@ -65,6 +61,19 @@ func (db *DB) Country(a netip.Addr) (code string, known bool) {
 		db.remember(res.Offset(), code)
 	}
 	return code, code != ""
+}
+
+// lookup returns the record of an address, if there is one.
+func (db *DB) lookup(a netip.Addr) (res maxminddb.Result, found bool) {
+	if db == nil || !a.IsValid() {
+		return res, false
+	}
+	a = a.Unmap()
+	if a.Is6() && db.reader.Metadata.IPVersion == 4 {
+		return res, false
+	}
+	res = db.reader.Lookup(a)
+	return res, res.Err() == nil && res.Found()
 }
 
 func (db *DB) remember(offset uintptr, code string) {
