@@ -27,6 +27,7 @@ const maxCodes = 4096
 // and never changes; for a newer one open that and swap.
 type DB struct {
 	reader *maxminddb.Reader
+	size   int // in bytes
 	codes  atomic.Pointer[map[uintptr]string] // by the record's offset; replaced, never changed
 
 	numbers, continents memory
@@ -39,7 +40,7 @@ func Open(b []byte) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening database: %w", err)
 	}
-	db := &DB{reader: r}
+	db := &DB{reader: r, size: len(b)}
 	db.codes.Store(&map[uintptr]string{})
 	return db, nil
 }

@@ -115,14 +115,14 @@ type Record struct {
 // (6to4, Teredo).
 func (db *DB) Networks(each func(netip.Prefix, Record)) error {
 	seen := map[uintptr]Record{}
-	leaves := uint(0)
+	leaves := 0
 	for res := range db.reader.Networks(maxminddb.IncludeNetworksWithoutData()) {
 		if err := res.Err(); err != nil {
 			return fmt.Errorf("reading database: %w", err)
 		}
-		// A tree of binary nodes has one leaf more than nodes; one that leads
-		// back into itself could be walked for ever.
-		if leaves++; leaves > db.reader.Metadata.NodeCount+1 {
+		// A tree of binary nodes has one leaf more than nodes, which take six
+		// bytes at least; one that leads back into itself could be walked for ever.
+		if leaves++; leaves > db.size/6+1 {
 			return errors.New("reading database: its tree has loops")
 		}
 		if !res.Found() {
