@@ -27,7 +27,7 @@ const maxCodes = 4096
 // and never changes; for a newer one open that and swap.
 type DB struct {
 	reader *maxminddb.Reader
-	size   int // in bytes
+	size   int                                // in bytes
 	codes  atomic.Pointer[map[uintptr]string] // by the record's offset; replaced, never changed
 
 	numbers, continents memory
@@ -38,7 +38,7 @@ type DB struct {
 func Open(b []byte) (*DB, error) {
 	r, err := maxminddb.OpenBytes(b)
 	if err != nil {
-		return nil, fmt.Errorf("opening database: %w", err)
+		return nil, fmt.Errorf("opening country database: %w", err)
 	}
 	db := &DB{reader: r, size: len(b)}
 	db.codes.Store(&map[uintptr]string{})
