@@ -46,6 +46,7 @@ func (c *compiler) readLists(m *yamlpos.Map) {
 			Format:    l.info.Format,
 			MinLabels: yamlpos.Read(def, "min_labels", 1, yamlpos.Int(1, 10)),
 			Except:    yamlpos.ReadOneOrList(def, "except", match.Clean),
+			Select:    yamlpos.ReadOneOrList(def, "select", yamlpos.Word),
 		}
 		l.failed = l.info.File == "" || l.info.Format == ""
 		def.Done()
