@@ -119,7 +119,7 @@ func (g *geosite) line(line []byte, to *collector) error {
 		value = value[:i]
 	}
 	for _, word := range words[1:] {
-		if word[0] == '&' && isListName(string(word[1:])) {
+		if len(word) > 0 && word[0] == '&' && isListName(string(word[1:])) {
 			continue
 		}
 		a, ok := parseAttribute(string(word))
