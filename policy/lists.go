@@ -24,6 +24,7 @@ type namedList struct {
 	warnings []string
 	failed   bool
 	hashed   bool
+	download *Download // nil: it is a file
 }
 
 func (c *compiler) readLists(m *yamlpos.Map) {
@@ -33,12 +34,8 @@ func (c *compiler) readLists(m *yamlpos.Map) {
 			m.KeyErrorf(name, "", "lists: %v", err)
 		}
 		def := m.Map(name)
-		def.Require("file", "format")
+		def.Require("format")
 		l := &namedList{place: i, at: def.Pos()}
-		if n := def.Node("file"); n != nil {
-			l.at = n.Pos()
-			l.info.File = yamlpos.Value(n, "", yamlpos.Word)
-		}
 		l.info.Name, l.info.At = name, m.KeyPos(name)
 		l.info.Format = yamlpos.Read(def, "format", "", yamlpos.OneOf(formats...))
 		l.src = list.Source{
@@ -48,6 +45,7 @@ func (c *compiler) readLists(m *yamlpos.Map) {
 			Except:    yamlpos.ReadOneOrList(def, "except", match.Clean),
 			Select:    yamlpos.ReadOneOrList(def, "select", yamlpos.Word),
 		}
+		l.readPlace(def)
 		l.failed = l.info.File == "" || l.info.Format == ""
 		def.Done()
 		c.lists[name] = l
