@@ -27,6 +27,7 @@ const (
 // An answer is what a publisher has to say.
 type answer struct {
 	record record        // of the new text; of the old one if that is still good
+	size   int64         // of the new text
 	file   string        // where the new text lies; empty if the old one is still good
 	wait   time.Duration // that it asks for before the next question
 }
@@ -115,7 +116,7 @@ func (f *Fetcher) save(resp *http.Response, h *held) (answer, error) {
 		os.Remove(out.Name()) // which is of no use
 		return answer{}, err
 	}
-	got := answer{file: out.Name(), record: record{
+	got := answer{file: out.Name(), size: n, record: record{
 		URL:          h.URL,
 		ETag:         resp.Header.Get("ETag"),
 		LastModified: resp.Header.Get("Last-Modified"),

@@ -64,6 +64,9 @@ func (f *Fetcher) check(h *held, got *answer) error {
 	if err != nil {
 		return err
 	}
+	if got.size == 0 {
+		return errors.New("no entry in it")
+	}
 	got.record.Entries = entries
 	old := h.copy.Entries
 	if lost := old - entries; h.copy.have() && lost*100 > old*h.MaxShrink {
@@ -83,9 +86,6 @@ func count(s list.Source, file string) (int, error) {
 		if other == nil || errors.Is(err, errOther) {
 			err = other
 		}
-	}
-	if err == nil && stats.Entries == 0 {
-		err = errors.New("no entry in it")
 	}
 	return stats.Entries, err
 }

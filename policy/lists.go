@@ -139,7 +139,7 @@ func (c *compiler) loadUnused() {
 		used := c.used[name]
 		switch {
 		case used:
-		case slices.Contains(list.NameFormats(), l.info.Format):
+		case slices.Contains(list.NameFormats(), l.info.Format) && !l.src.OfNetworks():
 			c.names(l.info.Name, l.info.At)
 		default:
 			c.networks(l.info.Name, l.info.At)

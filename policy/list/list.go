@@ -84,6 +84,12 @@ func NameFormats() []string { return slices.Sorted(maps.Keys(nameFormats)) }
 // NetworkFormats returns the formats that [Networks] reads.
 func NetworkFormats() []string { return slices.Sorted(maps.Keys(networkFormats)) }
 
+// OfNetworks reports whether what is selected of the list are networks, in a
+// format that has names as well.
+func (s Source) OfNetworks() bool {
+	return s.Format == "rpz" && slices.ContainsFunc(s.Select, func(word string) bool { return rpzTriggers[word] != "" })
+}
+
 // A nameReader takes one line after another and adds the entries that it finds.
 // It returns what is wrong with the line, if something is.
 type nameReader func(line []byte, to *collector) error
@@ -146,7 +152,7 @@ func (s Source) read(r io.Reader, stats *Stats, take func(line []byte) error) er
 	if err != nil {
 		return fmt.Errorf("reading list %s: %w", s.Name, err)
 	}
-	if n > 0 && stats.Entries == 0 {
+	if n > 0 && stats.Entries+stats.passed == 0 {
 		return s.nothing(stats)
 	}
 	return nil

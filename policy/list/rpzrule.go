@@ -110,6 +110,7 @@ func (r *rpzRule) name(sel *selection, to *collector) error {
 	if err := to.out.AddKey(kind, key); err != nil {
 		return err
 	}
+	to.stats.passed++
 	return r.other()
 }
 
@@ -130,6 +131,7 @@ func newZoneNetworks(s Source) (networkReader, error) {
 func (r *rpzRule) network(sel *selection, to *netCollector) error {
 	if r.trigger != sel.trigger {
 		if r.trigger == "" || r.trigger == "rpz-ip" || r.trigger == "rpz-client-ip" {
+			to.stats.passed++
 			return nil // another list may be made of it
 		}
 		return beyond("the trigger " + clip(r.trigger))
@@ -146,6 +148,8 @@ func (r *rpzRule) network(sel *selection, to *netCollector) error {
 	}
 	if r.action == "passthru" {
 		to.stats.Entries++
+	} else {
+		to.stats.passed++
 	}
 	return r.other()
 }

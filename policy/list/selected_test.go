@@ -100,6 +100,10 @@ d.test       CNAME rpz-drop.
 	if got := stats.Warnings(); len(got) != 1 || got[0] != want {
 		t.Errorf("%q", got)
 	}
+	in, stats := covers(t, Source{Name: "l", Format: "rpz", Select: []string{"drop"}}, "a.test CNAME .\n", "a.test")
+	if len(in) != 0 || !strings.Contains(stats.Warnings()[0], "nothing of it is selected, of 1 entries") {
+		t.Errorf("a zone without such an action: %s, %q", in, stats.Warnings())
+	}
 	for _, word := range []string{"nx", "client-ip", "cname:a b"} {
 		if _, _, err := (Source{Format: "rpz", Select: []string{word}}).Names(strings.NewReader(text)); err == nil {
 			t.Errorf("%q can be selected", word)

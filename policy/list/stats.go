@@ -19,6 +19,7 @@ type Stats struct {
 	WideOnes []string // the first few of them
 
 	name   string
+	passed int  // entries that were read and are not selected
 	left   bool // the wide ones were left out
 	unsaid []unsaid
 }
@@ -40,6 +41,9 @@ func (s Stats) Warnings() []string {
 			done, todo = "left out", "name those that are meant in except"
 		}
 		out = append(out, fmt.Sprintf("list %s: entries as wide as a top-level domain, %s: %d (%s); %s", s.name, done, s.Wide, some(s.WideOnes, s.Wide), todo))
+	}
+	if s.Entries == 0 && s.passed > 0 {
+		out = append(out, fmt.Sprintf("list %s: nothing of it is selected, of %d entries", s.name, s.passed))
 	}
 	if s.Unsaid > 0 {
 		var shown []string

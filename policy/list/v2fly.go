@@ -141,6 +141,7 @@ func (g *geosite) entry(kind string, value []byte, attrs []attribute, to *collec
 		wanted = wanted || meets(attrs, all)
 	}
 	if !wanted || !meets(attrs, g.demands) {
+		to.stats.passed++
 		return nil
 	}
 	switch kind {
