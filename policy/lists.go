@@ -23,6 +23,7 @@ type namedList struct {
 	warnings []string
 	failed   bool
 	hashed   bool
+	download *Download // nil: it is a file
 }
 
 func (c *compiler) readLists(m *yamlpos.Map) {
@@ -32,12 +33,8 @@ func (c *compiler) readLists(m *yamlpos.Map) {
 			m.KeyErrorf(name, "", "lists: %v", err)
 		}
 		def := m.Map(name)
-		def.Require("file", "format")
+		def.Require("format")
 		l := &namedList{place: i, at: def.Pos()}
-		if n := def.Node("file"); n != nil {
-			l.at = n.Pos()
-			l.info.File = yamlpos.Value(n, "", yamlpos.Word)
-		}
 		l.info.Name, l.info.At = name, m.KeyPos(name)
 		l.info.Format = yamlpos.Read(def, "format", "", yamlpos.OneOf(formats...))
 		l.info.Use = yamlpos.Read(def, "use", "", yamlpos.OneOf(useAllow, useBlock))
@@ -46,7 +43,9 @@ func (c *compiler) readLists(m *yamlpos.Map) {
 			Format:    l.info.Format,
 			MinLabels: yamlpos.Read(def, "min_labels", 1, yamlpos.Int(1, 10)),
 			Except:    yamlpos.ReadOneOrList(def, "except", match.Clean),
+			Select:    yamlpos.ReadOneOrList(def, "select", yamlpos.Word),
 		}
+		l.readPlace(def)
 		l.info.Source = l.src
 		l.failed = l.info.File == "" || l.info.Format == ""
 		def.Done()
@@ -141,7 +140,7 @@ func (c *compiler) loadUnused() {
 		used := c.used[name]
 		switch {
 		case used:
-		case slices.Contains(list.NameFormats(), l.info.Format):
+		case slices.Contains(list.NameFormats(), l.info.Format) && !l.src.OfNetworks():
 			c.names(l.info.Name, l.info.At)
 		default:
 			c.networks(l.info.Name, l.info.At)

@@ -15,7 +15,7 @@ var layers = [][]string{
 	{"state"},
 	{"steer"},
 	{"resolver", "tunnel", "dex"},
-	{"configs", "control", "console"},
+	{"configs", "control", "console", "fetch"},
 	{"node"},
 	{"demo"},
 	{"cmd", "integration", "bench", "docs"},

@@ -37,7 +37,7 @@ func (c *Cache) Names(s Source, path string, open Opener) (*match.Names, Stats, 
 	if c != nil {
 		on = &c.names
 	}
-	return load(on, s, path, open, s.Names)
+	return load(on, s, path, open, Source.Names)
 }
 
 // Networks returns the list of networks that lies at path, and the sum of its text.
@@ -46,7 +46,7 @@ func (c *Cache) Networks(s Source, path string, open Opener) (*match.Networks, S
 	if c != nil {
 		on = &c.networks
 	}
-	return load(on, s, path, open, s.Networks)
+	return load(on, s, path, open, Source.Networks)
 }
 
 // A shelf holds the sets of one kind.
@@ -57,13 +57,14 @@ type shelf[T any] struct {
 
 // A shelfKey is where a list lies and all that decides what is made of its text.
 type shelfKey struct {
-	path, format, except string
-	minLabels            int
+	path, format, except, selects string
+	minLabels                     int
 }
 
 type kept[T any] struct {
 	set   weak.Pointer[T]
 	stats Stats
+	paths []string // of all files that it was made of
 	sum   Sum
 }
 
@@ -98,39 +99,33 @@ func (s *shelf[T]) put(k shelfKey, is kept[T]) {
 
 // load returns what was made of the text that lies at path if that is still the
 // same, and else makes it with read.
-func load[T any](on *shelf[T], s Source, path string, open Opener, read func(io.Reader) (*T, Stats, error)) (*T, Stats, Sum, error) {
-	k := shelfKey{path, s.Format, strings.Join(s.Except, "\n"), s.MinLabels}
+func load[T any](on *shelf[T], s Source, path string, open Opener, read func(Source, io.Reader) (*T, Stats, error)) (*T, Stats, Sum, error) {
+	k := shelfKey{path, s.Format, strings.Join(s.Except, "\n"), strings.Join(s.Select, "\n"), s.MinLabels}
 	if set, was := on.find(k); set != nil {
-		sum, err := sumOf(path, open, s.drain)
-		if err != nil || sum == was.sum {
+		again := texts{open: open}
+		err := again.all(was.paths, s.drain)
+		if err != nil || again.sum() == was.sum {
 			was.stats.name = s.Name
-			return set, was.stats, sum, err
+			return set, was.stats, again.sum(), err
 		}
 	}
 	var set *T
 	var stats Stats
-	sum, err := sumOf(path, open, func(r io.Reader) (err error) {
-		set, stats, err = read(r)
+	t := texts{open: open}
+	path, err := s.file(path, open)
+	if err != nil {
+		return nil, stats, Sum{}, err
+	}
+	s.Include, s.itself = t.beside(path), listName(path)
+	err = t.take(path, func(r io.Reader) (err error) {
+		set, stats, err = read(s, r)
 		return err
 	})
 	if err != nil {
-		return nil, stats, sum, err
+		return nil, stats, t.sum(), err
 	}
-	on.put(k, kept[T]{weak.Make(set), stats, sum})
-	return set, stats, sum, nil
-}
-
-// sumOf opens a file, passes it to take, and returns the sum of what that read.
-func sumOf(path string, open Opener, take func(io.Reader) error) (sum Sum, err error) {
-	f, err := open(path)
-	if err != nil {
-		return sum, err
-	}
-	defer f.Close() // only read from
-	h := sha256.New()
-	err = take(io.TeeReader(f, h))
-	h.Sum(sum[:0])
-	return sum, err
+	on.put(k, kept[T]{weak.Make(set), stats, t.paths, t.sum()})
+	return set, stats, t.sum(), nil
 }
 
 // drain reads to the end.

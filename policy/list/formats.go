@@ -9,19 +9,21 @@ import (
 	"github.com/starferry/starferry/policy/match"
 )
 
-func plainLine(line []byte, add adder) error {
+func plainLine(line []byte, to *collector) error {
 	line = uncomment(line, "#!;")
 	switch {
 	case len(line) == 0:
 		return nil
+	case len(line) > 2 && line[0] == '/' && line[len(line)-1] == '/':
+		return to.pattern(to.names.AddRegexp(string(line[1 : len(line)-1])))
 	case bytes.IndexByte(line, ' ') >= 0 || bytes.IndexByte(line, '\t') >= 0:
 		return fmt.Errorf("%q is more than one word", clip(line))
 	case line[0] == '.':
-		return add(match.Under, line[1:])
+		return to.add(match.Under, line[1:])
 	case line[0] == '+' && len(line) > 1 && line[1] == '.':
-		return add(match.Tree, line[2:])
+		return to.add(match.Tree, line[2:])
 	}
-	return add(match.Split(line))
+	return to.add(match.Split(line))
 }
 
 // ownNames are what hosts files call the machine that they lie on.
@@ -51,7 +53,7 @@ type hosts struct {
 	address []byte // the last one
 }
 
-func (h *hosts) line(line []byte, add adder) error {
+func (h *hosts) line(line []byte, to *collector) error {
 	line = uncomment(line, "#!")
 	if len(line) == 0 {
 		return nil
@@ -68,7 +70,7 @@ func (h *hosts) line(line []byte, add adder) error {
 		if isAddress(word) || isOwn(word) {
 			continue // "0.0.0.0 0.0.0.0" stands at the head of many files
 		}
-		if err := add(match.Exact, word); err != nil {
+		if err := to.add(match.Exact, word); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -103,7 +105,7 @@ func isAddress(word []byte) bool {
 // dnsmasqKeys are the options whose value begins with /name/ or /name/name/.
 var dnsmasqKeys = map[string]bool{"server": true, "local": true, "address": true, "ipset": true, "nftset": true}
 
-func dnsmasqLine(line []byte, add adder) error {
+func dnsmasqLine(line []byte, to *collector) error {
 	line = uncomment(line, "#")
 	if len(line) == 0 {
 		return nil
@@ -115,8 +117,9 @@ func dnsmasqLine(line []byte, add adder) error {
 		return fmt.Errorf("%q names no domain", clip(line))
 	}
 	names, target := value[1:end], value[end+1:]
+	add := to.add
 	if string(target) == "#" && string(key) == "server" {
-		return errors.New("an exception (server=/.../#) is not supported")
+		add = to.except // these go to the servers that all other names go to
 	}
 	var errs []error
 	for more := true; more; {
@@ -129,7 +132,7 @@ func dnsmasqLine(line []byte, add adder) error {
 	return errors.Join(errs...)
 }
 
-func dnsmasqName(name []byte, add adder) error {
+func dnsmasqName(name []byte, add func(match.Kind, []byte) error) error {
 	if string(name) == "#" {
 		return errors.New(`"#" is every name`)
 	}
@@ -139,25 +142,19 @@ func dnsmasqName(name []byte, add adder) error {
 	return add(match.Tree, bytes.TrimPrefix(name, []byte(".")))
 }
 
-func adblockLine(line []byte, add adder) error {
+// regexpLine reads a regular expression as Pi-hole's lists have them.
+func regexpLine(line []byte, to *collector) error {
 	line = bytes.TrimSpace(line)
-	if len(line) == 0 || line[0] == '!' || line[0] == '#' || line[0] == '[' {
+	if len(line) == 0 || line[0] == '#' {
 		return nil
 	}
-	if bytes.HasPrefix(line, []byte("@@")) {
-		return errors.New("an exception (@@) is not supported")
+	expr, options, ok := bytes.Cut(line, []byte(";"))
+	if ok {
+		option, _, _ := bytes.Cut(options, []byte("="))
+		return beyond("the option " + clip(option))
 	}
-	name, ok := bytes.CutPrefix(line, []byte("||"))
-	if !ok {
-		return errors.New("not of the form ||name^")
+	if i := bytes.IndexAny(expr, " <>\""); i >= 0 { // so a page is no list of expressions
+		return fmt.Errorf("%q holds %q, as no name does", clip(expr), expr[i])
 	}
-	name, options, ok := bytes.Cut(name, []byte("^"))
-	switch {
-	case !ok || bytes.IndexByte(name, '*') >= 0:
-		return errors.New("not of the form ||name^")
-	case len(options) != 0 && string(options) != "|":
-		// Half of a rule would block more than its author meant.
-		return fmt.Errorf("the modifier %q is not supported", clip(options))
-	}
-	return add(match.Tree, name)
+	return to.pattern(to.names.AddRegexp(string(expr)))
 }

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -26,8 +24,8 @@ Dropped.Example         IN 60 CNAME rpz-drop.
 good.phish.example.com  CNAME rpz-passthru.
 local.example           A 192.0.2.1
 32.1.2.0.192.rpz-ip     CNAME .
-txt.example             TXT "a ; b (" c
-  CNAME .
+txt.example             60 (
+  CNAME . )
 `
 
 func TestNames(t *testing.T) {
@@ -42,12 +40,15 @@ func TestNames(t *testing.T) {
 		{"hosts", "# no\n127.0.0.1 localhost\n0.0.0.0 0.0.0.0\n0.0.0.0 a.test b.test # c.test\n::1\tip6-localhost\n::\td.test\ninf\n0.0.0.0\n0.0.0.0 http://x/ e.test",
 			"a.test b.test d.test e.test", "c.test www.a.test localhost inf", 4, 3},
 		{"dnsmasq", "server=/a.test/114.114.114.114\n#server=/b.test/1.1.1.1 # off\nserver=/c.test/d.test/1.1.1.1#53 # on\nlocal=/e.test/\nipset=/f.test/set\nnftset=/g.test/4#inet#t#s\nserver=/*.h.test/1.1.1.1\n" +
-			"server=/#/1.1.1.1\nserver=/i.test/#\nserver=1.1.1.1\nno-resolv\nserver=//1.1.1.1\naddress=/.j.test/::1\n",
-			"a.test www.a.test c.test d.test e.test f.test g.test x.y.h.test j.test", "b.test h.test i.test", 8, 5},
-		{"adblock", "[Adblock Plus]\n! no\n||a.test^\n||b.test^|\n||c.test^$important\n@@||d.a.test^\n||e*.test^\n/re/\n|f.test^\n||g.test\n",
-			"a.test x.a.test b.test", "c.test f.test g.test", 2, 6},
+			"server=/#/1.1.1.1\nserver=/i.test/d.c.test/#\nserver=1.1.1.1\nno-resolv\nserver=//1.1.1.1\naddress=/.j.test/::1\n",
+			"a.test www.a.test c.test x.c.test d.test e.test f.test g.test x.y.h.test j.test", "b.test h.test i.test d.c.test x.d.c.test", 10, 4},
+		{"adblock", "[Adblock Plus]\n! no\n||a.test^\n||b.test^|\n||c.test^$important\n@@||d.a.test^\n||e*.test^\n/^re[0-9]/\n|f.test^\n||g.test\n@@||x.c.test^\n",
+			"a.test x.a.test b.test c.test x.c.test re7.test f.test", "d.a.test y.d.a.test x.f.test g.test", 7, 2},
+		{"adblock", "||a.test^\n||a.test^$badfilter\n||b.test^$badfilter\n||b.test^\n||b.test^$important\n@@||b.test^\n@@||b.test^$badfilter\n||c.test^$denyallow=x.c.test|y.c.test\n||z.y.c.test^\n||*.d.test^\n" +
+			"||e.test^$important\n@@||e.test^$important\n||f.test^$dnstype=AAAA\n||f.test^$client=10.0.0.1\n/^g[$]$/$important\n||h.test^$\n||i.test^$denyallow=a b\n",
+			"b.test c.test w.c.test z.y.c.test x.d.test", "a.test x.c.test a.y.c.test d.test e.test f.test h.test i.test", 13, 4},
 		{"rpz", zoneFile, "phish.example.com a.b.phish.example.com nodata.example dropped.example txt.example",
-			"www.nodata.example local.example localhost", 5, 4},
+			"www.nodata.example local.example localhost", 6, 2},
 		{"rpz", "rpz.test. 300 IN SOA a. b. 1 2 3 4 5\nx.example.rpz.test. CNAME .\ny.example CNAME .\nz.example. CNAME .\n* CNAME .\n",
 			"x.example y.example", "rpz.test z.example", 2, 2},
 		{"rpz", "$ORIGIN Rpz.Test.\n@ SOA a. b. 1 2 3 4 5\n$ORIGIN com.rpz.test.\nexample CNAME .\n*.example CNAME .\n$INCLUDE other\n) CNAME .\n", "example.com www.example.com", "", 2, 2},
@@ -77,14 +78,37 @@ func TestNames(t *testing.T) {
 			if m, ok := set.Lookup(name); !ok || m.Kind&kind == 0 {
 				t.Errorf("%s: %s is told and covered by %v", tc.format, name, m)
 			}
-		}); err != nil || told != tc.entries {
-			t.Errorf("%s: %d names are told, want %d: %v", tc.format, told, tc.entries, err)
+		}); err != nil || told == 0 || told > tc.entries {
+			t.Errorf("%s: %d names are told of %d: %v", tc.format, told, tc.entries, err)
 		}
 		for _, n := range strings.Fields(tc.out) {
 			if m, ok := set.Lookup(n); ok {
 				t.Errorf("%s: %s is covered by %s", tc.format, n, m)
 			}
 		}
+	}
+}
+
+func TestEach(t *testing.T) {
+	for format, text := range map[string]string{
+		"plain":   "a.test\n=b.test\n*.c.test\n**.d.test\n/^x[0-9]/\n",
+		"hosts":   "0.0.0.0 a.test b.test\n",
+		"dnsmasq": "server=/a.test/b.test/1.1.1.1\nserver=/x.a.test/#\nserver=/c.test/1.1.1.1\nserver=/c.test/#\n",
+		"adblock": "||a.test^\n@@||x.a.test^\n|b.test^\n||c.test^\n@@||c.test^\n||d.test^\n||d.test^$badfilter\n||e.test^$important\n@@||e.test^\n/^x[0-9]/\n",
+	} {
+		var got []string
+		err := Source{Name: "l", Format: format}.Each(strings.NewReader(text), func(kind match.Kind, name string) {
+			got = append(got, match.Match{Name: name, Kind: kind}.String())
+		})
+		want := map[string]string{
+			"plain": "a.test =b.test *.c.test **.d.test", "hosts": "=a.test =b.test", "dnsmasq": "a.test b.test", "adblock": "a.test =b.test e.test",
+		}[format]
+		if err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, %v, want %s", format, got, err, want)
+		}
+	}
+	if err := (Source{Name: "l", Format: "plain"}).Each(strings.NewReader("a b\n"), nil); err == nil {
+		t.Error("a page is a list")
 	}
 }
 
@@ -170,7 +194,7 @@ func TestLongLine(t *testing.T) {
 // A record that never ends takes no more memory than its words.
 func TestOpenRecord(t *testing.T) {
 	z := new(zone)
-	none := func(match.Kind, []byte) error { return nil }
+	none := func(rpzRule) error { return nil }
 	for _, line := range []string{"a CNAME (", "; and"} {
 		if err := z.line([]byte(line), none); err != nil {
 			t.Fatal(err)
@@ -184,78 +208,8 @@ func TestOpenRecord(t *testing.T) {
 	}
 }
 
-func FuzzNames(f *testing.F) {
-	for _, format := range NameFormats() {
-		f.Add(format, zoneFile)
-		f.Add(format, "0.0.0.0 a.test\nserver=/b.test/1.1.1.1\n||c.test^\n*.d.test\n")
-	}
-	f.Fuzz(func(t *testing.T, format, text string) {
-		set, stats, err := Names(format, strings.NewReader(text), "l")
-		if err != nil {
-			return
-		}
-		if set.Len() > stats.Entries || text != "" && stats.Entries == 0 {
-			t.Fatalf("%d names of %d entries", set.Len(), stats.Entries)
-		}
-		if len(stats.BadLines) != min(stats.Bad, maxShown) {
-			t.Fatalf("%d bad lines, %d shown", stats.Bad, len(stats.BadLines))
-		}
-	})
-}
-
-func FuzzNetworks(f *testing.F) {
-	f.Add("192.0.2.0/24\n198.51.100.7\n203.0.113.5-203.0.113.9\n::/1\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		set, stats, err := Networks("cidr", strings.NewReader(text), "l")
-		if err == nil && (set.Len() > 0) != (stats.Entries > 0) {
-			t.Fatalf("%d networks of %d entries", set.Len(), stats.Entries)
-		}
-	})
-}
-
-// Lists as they are published: how many entries, how many that cannot be read.
-func TestRealLists(t *testing.T) {
-	dir := os.Getenv("DATA")
-	if dir == "" {
-		t.Skip("DATA names no folder of lists")
-	}
-	for _, l := range []struct {
-		file, format       string
-		entries, bad, wide int
-	}{
-		{"china/accelerated-domains.china.conf", "dnsmasq", 110769, 0, 6},
-		{"china/apple.china.conf", "dnsmasq", 164, 0, 0},
-		{"china/ns-whitelist.txt", "plain", 119, 0, 1},
-		{"phish/KADomains.txt", "plain", 23672, 0, 1},
-		{"phish/KADhosts.txt", "hosts", 23655, 0, 0},
-		{"phish/durablenapkin_raw.txt", "hosts", 14949, 3, 0},
-		{"phish/durablenapkin_adguard.txt", "adblock", 949, 10, 0},
-		{"phish/blp_phishing-nl.txt", "plain", 190215, 0, 0},
-		{"china/chnroutes.txt", "cidr", 3912, 0, 0},
-		{"phish/blp_malware.ip", "cidr", 20907, 0, 0},
-		{"china/bogus-nxdomain.china.conf", "dnsmasq networks", 165, 0, 0},
-	} {
-		r, err := os.Open(filepath.Join(dir, l.file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		format, _, _ := strings.Cut(l.format, " ")
-		var stats Stats
-		if format == "cidr" || format != l.format {
-			_, stats, err = Networks(format, r, l.file)
-		} else {
-			_, stats, err = Names(format, r, l.file)
-		}
-		r.Close()
-		if err != nil || stats.Entries != l.entries || stats.Bad != l.bad || stats.Wide != l.wide {
-			t.Errorf("%s: %d entries, %d bad, %d wide, %v, want %d, %d, %d: %v", l.file, stats.Entries, stats.Bad, stats.Wide, err, l.entries, l.bad, l.wide, stats.BadLines)
-		}
-		t.Log(stats.Warnings())
-	}
-}
-
 func TestFormatsAreNamed(t *testing.T) {
-	if !slices.Equal(NameFormats(), []string{"adblock", "dnsmasq", "hosts", "plain", "rpz"}) || !slices.Equal(NetworkFormats(), []string{"cidr", "dnsmasq"}) {
+	if !slices.Equal(NameFormats(), []string{"adblock", "dnsmasq", "hosts", "plain", "regexp", "rpz", "v2fly"}) || !slices.Equal(NetworkFormats(), []string{"cidr", "dnsmasq", "mmdb", "rpz"}) {
 		t.Errorf("%q %q", NameFormats(), NetworkFormats())
 	}
 }

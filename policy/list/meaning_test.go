@@ -3,6 +3,7 @@ package list
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,8 +16,17 @@ type writer struct {
 	*rand.Rand
 	text    strings.Builder
 	meant   map[string]match.Kind
+	out     map[string]match.Kind // exceptions: the closer entry counts
+	rules   []meantRule           // of adblock lists
 	entries int
 	bad     int
+}
+
+// A meantRule is what an adblock rule is written for.
+type meantRule struct {
+	name                    string
+	excepts, important, off bool
+	but                     string
 }
 
 func pick[T any](w *writer, from ...T) T { return from[w.IntN(len(from))] }
@@ -54,6 +64,25 @@ func (w *writer) means(kind match.Kind, before, after string) string {
 		w.meant[clean] |= kind
 	}
 	return before + written + after
+}
+
+// excepts notes what was written as an exception, and returns it.
+func (w *writer) excepts(kind match.Kind, before, after string) string {
+	written, clean := w.name()
+	if clean == "" {
+		w.bad++
+	} else {
+		w.entries++
+		w.out[clean] |= kind
+	}
+	return before + written + after
+}
+
+func pick2(w *writer) (match.Kind, string, string) {
+	if w.IntN(2) == 0 {
+		return match.Exact, "", ""
+	}
+	return match.Under, "*.", ""
 }
 
 // line writes a line, with what the formats let stand around it.
@@ -104,8 +133,10 @@ func (w *writer) dnsmasq() {
 	case 0:
 		w.line("", "%s", pick(w, "#server=/a.test/1.1.1.1", "", "# x"))
 	case 1:
-		w.line("", "%s", pick(w, "server=/a.test/#", "no-resolv", "server=1.1.1.1", "local=//", "address=/#/::", "bogus-nxdomain=1.1.1.1"))
+		w.line("", "%s", pick(w, "no-resolv", "server=1.1.1.1", "local=//", "address=/#/::", "bogus-nxdomain=1.1.1.1"))
 		w.bad++
+	case 3:
+		w.line("", "server=%s/#", w.excepts(match.Tree, "/", ""))
 	case 2:
 		w.line("", "address=%s/0.0.0.0", w.means(match.Under, "/*.", ""))
 	default:
@@ -122,12 +153,69 @@ func (w *writer) adblock() {
 	case 0:
 		w.line("", "%s", pick(w, "! ||a.test^", "[Adblock]", "# x", " "))
 	case 1:
-		w.line("", "%s", pick(w, "@@||a.test^", "||a.test^$third-party", "||a*.test^", "/a/", "a.test##.x", "||a.test", "|a.test^"))
+		w.line("", "%s", pick(w, "@@||a.test^$third-party", "||a.test^$third-party", "||a*.test^", "/(/", "a.test##.x", "||a.test", "a.test", "||a.test^$important,dnstype=A"))
 		w.bad++
 	default:
-		w.line("", "||%s", w.means(match.Tree, "", pick(w, "^", "^|")))
+		written, clean := w.name()
+		r := meantRule{name: clean, excepts: w.IntN(4) == 0, important: w.IntN(4) == 0, off: w.IntN(6) == 0}
+		var options []string
+		if w.IntN(5) == 0 && !r.excepts {
+			r.but = pick(w, "a.com", "a.test", "b.test")
+			options = append(options, "denyallow="+r.but)
+		}
+		if r.important {
+			options = append(options, "important")
+		}
+		if r.off {
+			options = append(options, "badfilter")
+		}
+		w.rule(r, written, options)
 	}
 }
+
+// rule writes an adblock rule and notes it.
+func (w *writer) rule(r meantRule, written string, options []string) {
+	if r.name == "" {
+		w.bad++
+	} else {
+		w.entries++
+		w.rules = append(w.rules, r)
+	}
+	text := pick(w, "||"+written+"^", "||"+written+"^|")
+	if r.excepts {
+		text = "@@" + text
+	}
+	if len(options) > 0 {
+		w.Shuffle(len(options), func(i, k int) { options[i], options[k] = options[k], options[i] })
+		text += "$" + strings.Join(options, ",")
+	}
+	w.line("", "%s", text)
+}
+
+// blocked tells what adblock rules mean for a name: of those that cover it an
+// important exception counts for most, then an important rule, then an exception.
+func (w *writer) blocked(name string) bool {
+	var has [4]bool
+	for _, r := range w.rules {
+		off := slices.Contains(w.rules, meantRule{r.name, r.excepts, r.important, true, r.but})
+		if off || !inTree(name, r.name) || r.but != "" && inTree(name, r.but) {
+			continue
+		}
+		switch {
+		case r.excepts && r.important:
+			has[3] = true
+		case r.important:
+			has[2] = true
+		case r.excepts:
+			has[1] = true
+		default:
+			has[0] = true
+		}
+	}
+	return !has[3] && (has[2] || !has[1] && has[0])
+}
+
+func inTree(name, top string) bool { return name == top || strings.HasSuffix(name, "."+top) }
 
 func (w *writer) rpz() {
 	if w.text.Len() == 0 {
@@ -138,8 +226,17 @@ func (w *writer) rpz() {
 	case 0:
 		w.line("", "%s", pick(w, "; x", "$TTL 5", " "))
 	case 1:
-		w.line("", "%s", pick(w, "a.test CNAME rpz-passthru.", "a.test A 192.0.2.1", "32.1.2.0.192.rpz-ip CNAME .", "a.test CNAME b.test.", "a.test", `a.test TXT "x`, "a.test )"))
+		w.line("", "%s", pick(w, "32.1.2.0.192.rpz-ip CNAME .", "a.test", `a.test TXT "x`, "a.test )"))
 		w.bad++
+	case 3:
+		w.line("", "%s CNAME rpz-passthru.", w.excepts(pick2(w)))
+	case 4: // another action: as good as an exception, but left out
+		before := w.bad
+		text, did := w.excepts(pick2(w)), pick(w, "A 192.0.2.1", "CNAME other.test.", "CNAME rpz-tcp-only.")
+		w.line("", "%s %s", text, did)
+		if w.bad == before {
+			w.bad, w.entries = w.bad+1, w.entries-1
+		}
 	case 2:
 		w.line(" ; x", "%s%s", w.means(match.Under, "*.", ""), does)
 	default:
@@ -149,14 +246,24 @@ func (w *writer) rpz() {
 
 // covered tells by looking at each entry whether one covers the name.
 func (w *writer) covered(name string) bool {
-	for entry, kind := range w.meant {
+	if w.rules != nil {
+		return w.blocked(name)
+	}
+	in := closest(w.meant, name)
+	return in >= 0 && closest(w.out, name) < in
+}
+
+// closest returns how long the longest entry is that covers the name, -1 if none does.
+func closest(entries map[string]match.Kind, name string) int {
+	best := -1
+	for entry, kind := range entries {
 		rest, under := strings.CutSuffix(name, "."+entry)
 		if name == entry && kind&match.Exact != 0 || under && kind&match.Under != 0 ||
 			under && kind&match.One != 0 && !strings.Contains(rest, ".") {
-			return true
+			best = max(best, len(entry))
 		}
 	}
-	return false
+	return best
 }
 
 func TestListsMeanWhatTheyAreWrittenFor(t *testing.T) {
@@ -164,7 +271,7 @@ func TestListsMeanWhatTheyAreWrittenFor(t *testing.T) {
 		"plain": (*writer).plain, "hosts": (*writer).hosts, "dnsmasq": (*writer).dnsmasq, "adblock": (*writer).adblock, "rpz": (*writer).rpz,
 	} {
 		for seed := range uint64(150) {
-			w := &writer{Rand: rand.New(rand.NewPCG(seed, 1)), meant: map[string]match.Kind{}}
+			w := &writer{Rand: rand.New(rand.NewPCG(seed, 1)), meant: map[string]match.Kind{}, out: map[string]match.Kind{}}
 			for range 1 + w.IntN(30) {
 				write(w)
 			}
@@ -183,7 +290,7 @@ func (w *writer) check(t *testing.T, format string) {
 		}
 		return
 	}
-	if stats.Entries != w.entries || stats.Bad != w.bad || set.Len() != len(w.meant) {
+	if stats.Entries != w.entries || stats.Bad != w.bad || w.rules == nil && set.Len() != len(w.meant) {
 		t.Fatalf("%s: %d entries, %d names, %d bad, want %d, %d and %d: %v in\n%s", format, stats.Entries, set.Len(), stats.Bad, w.entries, len(w.meant), w.bad, stats.BadLines, text)
 	}
 	for range 30 {

@@ -11,76 +11,95 @@ import (
 	"github.com/starferry/starferry/policy/match"
 )
 
-var networkFormats = map[string]func(line []byte, to *match.NetworksBuilder) (int, error){
-	"cidr":    cidrLine,
-	"dnsmasq": bogusLine,
+// A networkReader takes one line after another, as a [nameReader] does.
+type networkReader func(line []byte, to *netCollector) error
+
+var networkFormats = map[string]func(Source) (networkReader, error){
+	"cidr":    wholeNetworks(cidrLine),
+	"dnsmasq": wholeNetworks(bogusLine),
+	"rpz":     newZoneNetworks,
+	"mmdb":    nil, // which has no lines
+}
+
+func wholeNetworks(line networkReader) func(Source) (networkReader, error) {
+	return func(s Source) (networkReader, error) { return line, s.selectsNothing() }
+}
+
+// A netCollector puts the entries of a list of networks into sets.
+type netCollector struct {
+	nets, out match.NetworksBuilder // out holds exceptions
+	stats     Stats
+}
+
+func (c *netCollector) add(p netip.Prefix) error { return c.entry(c.nets.Add(p)) }
+
+func (c *netCollector) entry(err error) error {
+	if err == nil {
+		c.stats.Entries++
+	}
+	return err
 }
 
 // Networks reads the list as one of networks.
 func (s Source) Networks(r io.Reader) (*match.Networks, Stats, error) {
-	parse, ok := networkFormats[s.Format]
+	open, ok := networkFormats[s.Format]
 	if !ok {
 		return nil, Stats{}, fmt.Errorf("list %s: %q is no format of networks: want one of %q", s.Name, s.Format, NetworkFormats())
 	}
-	var b match.NetworksBuilder
-	stats := Stats{name: s.Name}
-	err := s.read(r, &stats, func(line []byte) error {
-		n, err := parse(line, &b)
-		stats.Entries += n
-		return err
-	})
-	if err != nil {
-		return nil, stats, err
+	c := &netCollector{stats: Stats{name: s.Name}}
+	if s.Format == "mmdb" {
+		err := s.readDatabase(r, c)
+		return c.nets.Build(), c.stats, err
 	}
-	return b.Build(), stats, nil
+	read, err := open(s)
+	if err != nil {
+		return nil, Stats{}, err
+	}
+	if err := s.read(r, &c.stats, func(line []byte) error { return read(line, c) }); err != nil {
+		return nil, c.stats, err
+	}
+	return c.nets.Build().WithoutCloser(c.out.Build()), c.stats, nil
 }
 
-func cidrLine(line []byte, to *match.NetworksBuilder) (int, error) {
+func cidrLine(line []byte, to *netCollector) error {
 	line = uncomment(line, "#;!")
 	if len(line) == 0 {
-		return 0, nil
+		return nil
 	}
 	return addNetwork(string(line), to)
 }
 
-func bogusLine(line []byte, to *match.NetworksBuilder) (int, error) {
+func bogusLine(line []byte, to *netCollector) error {
 	line = uncomment(line, "#")
 	if len(line) == 0 {
-		return 0, nil
+		return nil
 	}
 	key, value, ok := bytes.Cut(line, []byte("="))
 	if !ok || string(key) != "bogus-nxdomain" && string(key) != "ignore-address" {
-		return 0, fmt.Errorf("%q names no network", clip(line))
+		return fmt.Errorf("%q names no network", clip(line))
 	}
 	return addNetwork(string(value), to)
 }
 
-// addNetwork adds a prefix, an address or a range, and returns how many entries that is.
-func addNetwork(text string, to *match.NetworksBuilder) (int, error) {
+// addNetwork adds a prefix, an address or a range.
+func addNetwork(text string, to *netCollector) error {
 	if from, end, ok := strings.Cut(text, "-"); ok {
 		a, err := netip.ParseAddr(strings.TrimSpace(from))
 		b, err2 := netip.ParseAddr(strings.TrimSpace(end))
 		if err != nil || err2 != nil {
-			return 0, fmt.Errorf("%q is no range of addresses", clip(text))
+			return fmt.Errorf("%q is no range of addresses", clip(text))
 		}
-		return entry(to.AddRange(a.WithZone(""), b.WithZone("")))
+		return to.entry(to.nets.AddRange(a.WithZone(""), b.WithZone("")))
 	}
 	if a, err := netip.ParseAddr(text); err == nil {
-		return entry(to.Add(netip.PrefixFrom(a.WithZone(""), a.BitLen())))
+		return to.add(netip.PrefixFrom(a.WithZone(""), a.BitLen()))
 	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
-		return 0, fmt.Errorf("%q is no network", clip(text))
+		return fmt.Errorf("%q is no network", clip(text))
 	}
 	if p.Bits() == 0 {
-		return 0, errors.New("a network of all addresses")
+		return errors.New("a network of all addresses")
 	}
-	return entry(to.Add(p))
-}
-
-func entry(err error) (int, error) {
-	if err != nil {
-		return 0, err
-	}
-	return 1, nil
+	return to.add(p)
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-
-	"github.com/starferry/starferry/policy/match"
 )
 
 // A zone is a response policy zone on its way through the reader, a line at a
@@ -26,7 +24,7 @@ type zone struct {
 // maxFields bounds a record that is spread over several lines by parentheses.
 const maxFields = 64
 
-func (z *zone) line(line []byte, add adder) error {
+func (z *zone) line(line []byte, take func(rpzRule) error) error {
 	if z.depth == 0 {
 		z.blank = len(line) > 0 && (line[0] == ' ' || line[0] == '\t')
 		z.pending, z.text = z.pending[:0], z.text[:0]
@@ -46,7 +44,7 @@ func (z *zone) line(line []byte, add adder) error {
 	if z.pending[0][0] == '$' {
 		return z.directive(z.pending)
 	}
-	return z.record(z.pending, add)
+	return z.record(z.pending, take)
 }
 
 // tokens splits a line into words; parentheses, quotes and comments as in RFC 1035.
@@ -120,7 +118,7 @@ func lower(b []byte) {
 	}
 }
 
-func (z *zone) record(words [][]byte, add adder) error {
+func (z *zone) record(words [][]byte, take func(rpzRule) error) error {
 	if !z.blank {
 		z.owner, words = z.absolute(z.owner[:0], words[0]), words[1:]
 	}
@@ -139,14 +137,15 @@ func (z *zone) record(words [][]byte, add adder) error {
 	case string(z.owner) == z.apex:
 		return nil // NS and whatever else describes the zone itself
 	case !bytes.EqualFold(typ, []byte("CNAME")):
-		return fmt.Errorf("local data (%s) is not supported", clip(bytes.ToUpper(typ)))
+		return z.rule(nil, take)
 	}
 	lower(words[1])
-	return z.rule(words[1], add)
+	return z.rule(words[1], take)
 }
 
-// rule adds what a CNAME record of the zone says.
-func (z *zone) rule(target []byte, add adder) error {
+// rule takes apart what a CNAME record of the zone says, or local data, which
+// has no target.
+func (z *zone) rule(target []byte, take func(rpzRule) error) error {
 	name := z.owner
 	if z.apex != "" {
 		end := len(name) - len(z.apex) - 1
@@ -155,20 +154,33 @@ func (z *zone) rule(target []byte, add adder) error {
 		}
 		name = name[:end]
 	}
-	if last := name[bytes.LastIndexByte(name, '.')+1:]; bytes.HasPrefix(last, []byte("rpz-")) {
-		return fmt.Errorf("the trigger %s is not supported", clip(last))
+	r := rpzRule{owner: name, action: "local"}
+	if i := bytes.LastIndexByte(name, '.'); bytes.HasPrefix(name[i+1:], []byte("rpz-")) {
+		r.owner, r.trigger = name[:max(i, 0)], string(name[i+1:])
 	}
+	if target != nil {
+		r.action, r.target = action(target, name)
+	}
+	return take(r)
+}
+
+// action names what a CNAME record does
+// (draft-vixie-dnsop-dns-rpz, section 3).
+func action(target, name []byte) (word, to string) {
 	switch t := string(target); {
-	case t == ".", t == "*.", t == "rpz-drop.":
+	case t == ".":
+		return "nxdomain", ""
+	case t == "*.":
+		return "nodata", ""
+	case t == "rpz-drop.":
+		return "drop", ""
+	case t == "rpz-tcp-only.":
+		return "tcp-only", ""
 	case t == "rpz-passthru.", isDotted(target, name):
-		return errors.New("an exception (rpz-passthru) is not supported")
+		return "passthru", ""
 	default:
-		return fmt.Errorf("the action CNAME %s is not supported", clip(target))
+		return "cname", string(bytes.TrimSuffix(target, []byte(".")))
 	}
-	if rest, ok := bytes.CutPrefix(name, []byte("*.")); ok {
-		return add(match.Under, rest) // at any depth (RFC 4592)
-	}
-	return add(match.Exact, name)
 }
 
 // isDotted reports whether target is the name with a final dot.

@@ -17,23 +17,25 @@ const bitsPerName = 12
 
 // NewFilter returns a filter of all names of the sets.
 func NewFilter(sets ...*Names) *Filter {
+	var leaves []*Names
 	names := 0
 	for _, s := range sets {
-		names += s.Len()
+		s.leaves(func(n *Names) { leaves, names = append(leaves, n), names+n.entries.len })
 	}
 	f := &Filter{words: make([]uint64, names*bitsPerName/64+1)}
-	for _, s := range sets {
-		if s.Len() == 0 {
-			continue
-		}
+	for _, s := range leaves {
 		for _, block := range s.entries.blocks {
-			for _, e := range block {
-				word, mask := f.place(e >> kindBits)
-				f.words[word] |= mask
-			}
+			f.add(block)
 		}
 	}
 	return f
+}
+
+func (f *Filter) add(block []uint64) {
+	for _, e := range block {
+		word, mask := f.place(e >> kindBits)
+		f.words[word] |= mask
+	}
 }
 
 // place returns a hash's word and its bits in it. Which word it is depends on

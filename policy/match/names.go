@@ -24,11 +24,15 @@ const kindBits = 3
 type Match struct {
 	Name string
 	Kind Kind
+
+	pattern *pattern // the keyword or regular expression that covers it, where no name does
 }
 
 // String returns the entry as [NamesBuilder.Add] reads it.
 func (m Match) String() string {
 	switch {
+	case m.pattern != nil:
+		return m.pattern.String()
 	case m.Kind&Tree == Tree:
 		return m.Name
 	case m.Kind&Under != 0:
@@ -49,34 +53,52 @@ func (m Match) String() string {
 // processor's cache. That is 8½ bytes for an entry, and as it is the entries
 // themselves that are put in order, in place, no more than 9 while the set is built.
 type Names struct {
-	entries entries
-	starts  []uint32 // of each bucket, and the end of the last one
-	depths  depths
+	entries  entries
+	starts   []uint32 // of each bucket, and the end of the last one
+	depths   depths
+	patterns []pattern
+	of       *compound // what else it is made of; then it has no entries itself
 }
 
-// Len returns how many different names the set has entries of.
+// Len returns how many different names and patterns the set has entries of. In
+// a set that is made of others each counts for itself, and what is taken out
+// does not.
 func (n *Names) Len() int {
-	if n == nil {
+	switch {
+	case n == nil:
 		return 0
+	case n.of == nil:
+		return n.entries.len + len(n.patterns)
 	}
-	return n.entries.len
+	all := 0
+	for _, p := range n.of.parts {
+		all += p.Len()
+	}
+	return all
 }
 
 // Lookup returns the most specific entry that covers the name, which is in
 // lower case and has no final dot. It allocates nothing.
 func (n *Names) Lookup(name string) (Match, bool) {
-	if n.Len() == 0 {
+	if n == nil {
 		return Match{}, false
 	}
 	var h Hashes
-	h.reset(name, n.depths.deepest())
+	if n.of == nil {
+		h.reset(name, n.depths.deepest())
+	} else {
+		h.Reset(name)
+	}
 	return n.LookupHashes(&h)
 }
 
 // LookupHashes does what [Names.Lookup] does for the name of the hashes.
 func (n *Names) LookupHashes(h *Hashes) (Match, bool) {
-	if n.Len() == 0 {
+	if n == nil {
 		return Match{}, false
+	}
+	if n.of != nil {
+		return n.of.lookup(h)
 	}
 	wanted := n.depths.of(h.labels)
 	for w := len(wanted) - 1; w >= 0; w-- {
@@ -87,6 +109,11 @@ func (n *Names) LookupHashes(h *Hashes) (Match, bool) {
 			if kind := n.find(h.of(labels)); kind&covering(h.labels-labels) != 0 {
 				return Match{Name: h.suffix(labels), Kind: kind}, true
 			}
+		}
+	}
+	for i := range n.patterns {
+		if n.patterns[i].covers(h.name) {
+			return Match{pattern: &n.patterns[i]}, true
 		}
 	}
 	return Match{}, false
@@ -131,8 +158,14 @@ func bucket(hash uint64, n int) int {
 
 // A NamesBuilder collects the entries of a set. The zero value is ready.
 type NamesBuilder struct {
-	entries entries
-	depths  depths
+	// Apart keeps entries apart until the set is built, so that one can be
+	// dropped which another one of the same name followed.
+	Apart bool
+
+	entries  entries
+	depths   depths
+	patterns []pattern
+	dropped  map[uint64]bool
 }
 
 // Add adds an entry:
@@ -181,7 +214,7 @@ func (b *NamesBuilder) AddKey(kind Kind, k Key) error {
 	}
 	b.depths.add(kind, int(k.labels))
 	e := k.hash<<kindBits | uint64(kind)
-	if last := b.entries.last(); last != nil && *last>>kindBits == k.hash {
+	if last := b.entries.last(); last != nil && *last>>kindBits == k.hash && !b.Apart {
 		*last |= e // a zone lists each name and its wildcard in turn
 		return nil
 	}
@@ -189,12 +222,24 @@ func (b *NamesBuilder) AddKey(kind Kind, k Key) error {
 	return nil
 }
 
+// Drop takes out the entries of exactly this kind and name, those that are
+// added later included.
+func (b *NamesBuilder) Drop(kind Kind, k Key) {
+	if b.dropped == nil {
+		b.dropped = map[uint64]bool{}
+	}
+	b.dropped[k.hash<<kindBits|uint64(kind)] = true
+}
+
 // perBucket is how many entries a bucket holds on average.
 const perBucket = 8
 
 // Build returns the set of all that was added; the builder is empty after it.
 func (b *NamesBuilder) Build() *Names {
-	n := &Names{entries: b.entries, depths: b.depths}
+	if len(b.dropped) > 0 && b.entries.len > 0 {
+		b.drop()
+	}
+	n := &Names{entries: b.entries, depths: b.depths, patterns: b.patterns}
 	*b = NamesBuilder{}
 	if n.entries.len > 0 {
 		n.starts = n.entries.group(n.entries.len/perBucket + 1)

@@ -97,7 +97,7 @@ func model(entries map[string]Kind, name string) (best Match, found bool) {
 			covers = Under
 		}
 		if k := entries[rest]; k&covers != 0 {
-			return Match{rest, k}, true
+			return Match{Name: rest, Kind: k}, true
 		}
 		_, after, ok := strings.Cut(rest, ".")
 		if !ok {

@@ -13,6 +13,7 @@ import (
 // IPv4 addresses written as IPv6 ones (::ffff:192.0.2.1) count as IPv4.
 type Networks struct {
 	table *bart.Lite
+	less  *bart.Lite // exceptions; nil for none
 }
 
 // Len returns how many different prefixes the set holds.
@@ -25,7 +26,14 @@ func (n *Networks) Len() int {
 
 // Contains reports whether a prefix of the set covers the address.
 func (n *Networks) Contains(a netip.Addr) bool {
-	return n != nil && n.table != nil && n.table.Contains(a.Unmap())
+	if n == nil || n.table == nil {
+		return false
+	}
+	if n.less != nil {
+		_, ok := n.Lookup(a)
+		return ok
+	}
+	return n.table.Contains(a.Unmap())
 }
 
 // Lookup returns the longest prefix of the set that covers the address.
@@ -34,7 +42,23 @@ func (n *Networks) Lookup(a netip.Addr) (netip.Prefix, bool) {
 	if n == nil || n.table == nil || !a.IsValid() {
 		return netip.Prefix{}, false
 	}
-	return n.table.LookupPrefixLPM(netip.PrefixFrom(a.WithZone(""), a.BitLen()))
+	whole := netip.PrefixFrom(a.WithZone(""), a.BitLen())
+	p, ok := n.table.LookupPrefixLPM(whole)
+	if ok && n.less != nil {
+		if out, excepted := n.less.LookupPrefixLPM(whole); excepted && out.Bits() >= p.Bits() {
+			return netip.Prefix{}, false
+		}
+	}
+	return p, ok
+}
+
+// WithoutCloser returns a set of the same prefixes, but for addresses that out
+// covers by a prefix as long or longer.
+func (n *Networks) WithoutCloser(out *Networks) *Networks {
+	if n.Len() == 0 || out.Len() == 0 {
+		return n
+	}
+	return &Networks{table: n.table, less: out.table}
 }
 
 // A NetworksBuilder collects the prefixes of a set. The zero value is ready.

@@ -11,7 +11,6 @@ package geo
 import (
 	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -27,6 +26,7 @@ const slots = 4096
 // and never changes; for a newer one open that and swap.
 type DB struct {
 	reader *maxminddb.Reader
+	size   int // in bytes
 	known  *[slots]atomic.Pointer[record]
 }
 
@@ -44,7 +44,7 @@ func Open(b []byte) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening country database: %w", err)
 	}
-	return &DB{reader: r, known: new([slots]atomic.Pointer[record])}, nil
+	return &DB{reader: r, size: len(b), known: new([slots]atomic.Pointer[record])}, nil
 }
 
 // Type returns what the database calls itself, such as GeoLite2-Country.
@@ -141,8 +141,8 @@ func readContinent(res maxminddb.Result, country string) string {
 	return ContinentOf(country)
 }
 
-// readASN returns the number of an autonomous system: autonomous_system_number
-// in MaxMind's and DB-IP's shape, "AS4134" under asn in IPinfo's. 0 is none.
+// readASN returns the number of an autonomous system: MaxMind and DB-IP write
+// autonomous_system_number, IPinfo asn: "AS4134". 0 is none (RFC 7607).
 func readASN(res maxminddb.Result) uint32 {
 	var n uint32
 	if err := res.DecodePath(&n, "autonomous_system_number"); err == nil && n != 0 {
@@ -150,8 +150,11 @@ func readASN(res maxminddb.Result) uint32 {
 	}
 	var s string
 	if err := res.DecodePath(&s, "asn"); err == nil {
-		n, _ := strconv.ParseUint(strings.TrimPrefix(strings.ToUpper(s), "AS"), 10, 32) // 0 after an error
-		return uint32(n)
+		n, _ := ParseASN(s) // what is none counts as not known
+		return n
+	}
+	if err := res.DecodePath(&n, "asn"); err == nil {
+		return n
 	}
 	return 0
 }

@@ -91,25 +91,31 @@ func TestShapes(t *testing.T) {
 		"no code":    {str("private"), ""},
 		"number":     {mmdbtype.Uint32(7), ""},
 	} {
-		tree, err := mmdbwriter.New(mmdbwriter.Options{IncludeReservedNetworks: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, n, _ := net.ParseCIDR("203.0.113.0/24")
-		if err := tree.Insert(n, shape.record); err != nil {
-			t.Fatal(err)
-		}
-		var b bytes.Buffer
-		if _, err := tree.WriteTo(&b); err != nil {
-			t.Fatal(err)
-		}
-		db, err := geo.Open(b.Bytes())
-		if err != nil {
-			t.Fatal(err)
-		}
 		t.Log(name)
-		expect(t, db, map[string]string{"203.0.113.9": shape.want})
+		expect(t, shaped(t, shape.record), map[string]string{"203.0.113.9": shape.want})
 	}
+}
+
+// shaped returns a database with this record for 203.0.113.0/24.
+func shaped(t testing.TB, record mmdbtype.DataType) *geo.DB {
+	t.Helper()
+	tree, err := mmdbwriter.New(mmdbwriter.Options{IncludeReservedNetworks: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, n, _ := net.ParseCIDR("203.0.113.0/24")
+	if err := tree.Insert(n, record); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if _, err := tree.WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	db, err := geo.Open(b.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
 }
 
 func TestRealDatabase(t *testing.T) {
@@ -159,8 +165,16 @@ func FuzzOpen(f *testing.F) {
 			return
 		}
 		for _, a := range []string{"203.0.113.9", "2001:db8::1", "::", "255.255.255.255"} {
-			if c, known := db.Country(netip.MustParseAddr(a)); known != (len(c) == 2) {
+			a := netip.MustParseAddr(a)
+			if c, known := db.Country(a); known != (len(c) == 2) {
 				t.Fatalf("%s is in %q, known: %v", a, c, known)
+			}
+			if n, known := db.ASN(a); known != (n != 0) {
+				t.Fatalf("%s is of AS%d, known: %v", a, n, known)
+			}
+			db.Continent(a)
+			if err := db.Networks(func(netip.Prefix, geo.Record) {}); err != nil {
+				return
 			}
 		}
 	})

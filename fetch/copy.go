@@ -1,0 +1,122 @@
+package fetch
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/policy/list"
+)
+
+// A record is what is known of a copy, kept beside it.
+type record struct {
+	URL          string    `json:"url"`
+	ETag         string    `json:"etag,omitempty"`
+	LastModified string    `json:"last_modified,omitempty"`
+	Sum          string    `json:"sha256"`
+	How          string    `json:"how"` // the entries were counted
+	Entries      int       `json:"entries"`
+	Changed      time.Time `json:"changed"`
+	Checked      time.Time `json:"checked"`
+}
+
+// how says how a list is read: read otherwise, its text has other entries.
+func how(s list.Source) string {
+	return fmt.Sprintf("%s %d %q %q", s.Format, s.MinLabels, s.Except, s.Select)
+}
+
+// have reports whether there is a copy.
+func (r *record) have() bool { return r.Sum != "" }
+
+func (r *record) sum() (s list.Sum) {
+	hex.Decode(s[:], []byte(r.Sum)) // what is none stays zero, and is no text's sum
+	return s
+}
+
+// file returns the path of a file of a list. URLs can be longer than names of
+// files may be, and hold anything.
+func (f *Fetcher) file(url, ext string) string {
+	sum := sha256.Sum256([]byte(url))
+	return filepath.Join(f.cfg.Dir, hex.EncodeToString(sum[:16])+ext)
+}
+
+// find returns the record of the copy that lies on disk: an empty one if there
+// is no copy, or none of what is wanted. One that does not fit the copy's text,
+// since something broke off between the two, is good for the text alone.
+func (f *Fetcher) find(d policy.Download) record {
+	sum, err := sumOf(f.Path(d.URL))
+	if err != nil || d.Sum != nil && *d.Sum != sum {
+		return record{}
+	}
+	text := hex.EncodeToString(sum[:])
+	var r record
+	b, err := os.ReadFile(f.file(d.URL, ".json"))
+	if err == nil && json.Unmarshal(b, &r) == nil && r.URL == d.URL && r.Sum == text && r.How == how(d.Source) && !r.Checked.After(time.Now()) {
+		return r
+	}
+	entries, err := count(d.Source, f.Path(d.URL))
+	if err != nil {
+		return record{}
+	}
+	return record{URL: d.URL, Sum: text, How: how(d.Source), Entries: entries}
+}
+
+func sumOf(path string) (sum list.Sum, err error) {
+	r, err := os.Open(path)
+	if err != nil {
+		return sum, err
+	}
+	defer r.Close() // only read from
+	h := sha256.New()
+	_, err = io.Copy(h, r)
+	h.Sum(sum[:0])
+	return sum, err
+}
+
+// note writes a record beside its copy.
+func (f *Fetcher) note(url string, r record) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("keeping the list's record: %w", err)
+	}
+	path := f.file(url, ".json")
+	out, err := os.CreateTemp(f.cfg.Dir, "*.new") // mode 0600
+	if err != nil {
+		return fmt.Errorf("keeping the list's record: %w", err)
+	}
+	_, err = out.Write(append(b, '\n'))
+	if err = closed(out, err); err == nil {
+		err = os.Rename(out.Name(), path)
+	}
+	if err != nil {
+		os.Remove(out.Name()) // which is of no use
+		return fmt.Errorf("keeping the list's record: %w", err)
+	}
+	return nil
+}
+
+// closed makes sure that what was written, if err is nil, is on disk.
+func closed(out *os.File, err error) error {
+	if err == nil {
+		err = out.Sync()
+	}
+	if e := out.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close() // only read from
+	return d.Sync()
+}
