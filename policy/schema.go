@@ -89,8 +89,9 @@ func listShape() shape {
 	formats := slices.Compact(slices.Sorted(slices.Values(append(list.NameFormats(), list.NetworkFormats()...))))
 	return object(map[string]any{
 		"file": word1(), "format": oneOf(formats...), "min_labels": shape{"type": "integer", "minimum": 1, "maximum": 10}, "except": some1(word1()),
-		"use": oneOf(useAllow, useBlock),
-	}, "file", "format")
+		"use": oneOf(useAllow, useBlock), "select": some1(word1()),
+		"url": word1(), "refresh": span1(), "sha256": word1(), "max_shrink": word1(),
+	}, "format")
 }
 
 func postureShape() shape {
