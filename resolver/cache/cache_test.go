@@ -199,12 +199,16 @@ func TestServeStale(t *testing.T) {
 			t.Helper()
 			start := time.Now()
 			r, err := s.Resolve(ctx, question(t, "www.example.com."))
+			if took = time.Since(start) - took; took != 0 {
+				t.Errorf("%s: it took %v more than it should", what, took)
+			}
+			synctest.Wait()
 			if err != nil {
 				t.Errorf("%s: %v", what, err)
 				return
 			}
-			if got := r.Msg().Answer[0].Header().Ttl; r.Stale != stale || got != ttl || time.Since(start) != took || up.asked != asked {
-				t.Errorf("%s: stale %t, TTL %d, in %v, asked %d times; want %t, %d, %v, %d", what, r.Stale, got, time.Since(start), up.asked, stale, ttl, took, asked)
+			if got := r.Msg().Answer[0].Header().Ttl; r.Stale != stale || got != ttl || up.asked != asked {
+				t.Errorf("%s: stale %t, TTL %d, asked %d times; want %t, %d, %d", what, r.Stale, got, up.asked, stale, ttl, asked)
 			}
 		}
 		ask("fresh", false, 60, 0, 1)

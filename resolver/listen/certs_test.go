@@ -44,6 +44,7 @@ func TestCertificatesFollowTheirFiles(t *testing.T) {
 
 		move(t, writePair(t, dir, "next", until, "two.example"), pair)
 		time.Sleep(3 * lookEvery)
+		synctest.Wait()
 		expect("after a new pair", "two.example", "")
 
 		next := writePair(t, dir, "next", until, "three.example")
@@ -51,6 +52,7 @@ func TestCertificatesFollowTheirFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * lookEvery)
+		synctest.Wait()
 		expect("a certificate without its key", "two.example", "private key does not match")
 		if len(reported) != 1 || !strings.Contains(reported[0], pair.Cert) || !strings.Contains(reported[0], pair.Key) {
 			t.Errorf("reported %q", reported)
@@ -59,10 +61,12 @@ func TestCertificatesFollowTheirFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * lookEvery)
+		synctest.Wait()
 		expect("the key came too", "three.example", "")
 
 		os.Remove(pair.Cert)
 		time.Sleep(3 * lookEvery)
+		synctest.Wait()
 		expect("a file is gone", "three.example", "no such file")
 
 		move(t, writePair(t, dir, "next", time.Now().Add(-time.Hour), "four.example"), pair)
