@@ -18,6 +18,7 @@ package configs
 
 import (
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"github.com/starferry/starferry/device"
@@ -52,6 +53,9 @@ type Node struct {
 	MTU       int            // of what is inside the links
 	WireGuard WireGuard
 }
+
+// ListsDir returns the folder of the copies of lists that were fetched.
+func (n *Node) ListsDir() string { return filepath.Join(n.StateDir, "lists") }
 
 // WireGuard is a node's own end of its links.
 type WireGuard struct {

@@ -3,6 +3,7 @@ package configs
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/starferry/starferry/device"
+	"github.com/starferry/starferry/fetch"
 	"github.com/starferry/starferry/internal/yamlpos"
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/steer/geo/geomake"
@@ -17,7 +19,13 @@ import (
 
 // compile compiles a policy with its lists.
 func (f *fleet) compile(d *doc) {
-	p, err := policy.ParseAgain(f.lists, d.name, d.src, f.besides(d, f.missingCountries(d, filepath.Dir(d.name))))
+	open := f.besides(d, f.missingCountries(d, filepath.Dir(d.name)))
+	if f.copies.Want != nil {
+		if all, err := policy.Downloads(d.name, d.src, open); err == nil { // else compiling says what is wrong
+			f.copies.Want(all)
+		}
+	}
+	p, err := policy.ParseAgain(f.lists, d.name, d.src, open)
 	if err != nil {
 		d.errs = append(d.errs, err)
 	}
@@ -33,6 +41,9 @@ func (f *fleet) compile(d *doc) {
 func (f *fleet) besides(d *doc, missing string) func(path string) (io.ReadCloser, error) {
 	dir := filepath.Dir(d.name)
 	return func(path string) (io.ReadCloser, error) {
+		if fetch.IsURL(path) {
+			return f.openCopy(d, path)
+		}
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(dir, path)
 		}
@@ -42,6 +53,23 @@ func (f *fleet) besides(d *doc, missing string) func(path string) (io.ReadCloser
 		r, err := f.open(path)
 		return r, plain(err)
 	}
+}
+
+// openCopy opens the copy of a list. It is no file to watch: what renews it has
+// the policy read anew.
+func (f *fleet) openCopy(d *doc, url string) (io.ReadCloser, error) {
+	if f.copies.Open != nil {
+		return f.copies.Open(url)
+	}
+	for _, n := range f.users(d) {
+		if r, err := f.raw(fetch.Copy(n.node().ListsDir(), url)); err == nil {
+			return r, nil
+		}
+	}
+	if f.lenient {
+		return nil, fmt.Errorf("%s %w", url, policy.ErrNotHere)
+	}
+	return nil, fmt.Errorf("no copy of %s", url)
 }
 
 // lint warns of policies that say something else than they seem to.

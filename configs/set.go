@@ -67,14 +67,25 @@ func Load(open Opener, path string) (*Set, error) { return new(Loader).load(open
 
 // A Loader reads a node file again and again, and builds only those lists anew
 // whose files have changed. The zero value is ready.
-type Loader struct{ lists list.Cache }
+type Loader struct {
+	Copies Copies
+
+	lists list.Cache
+}
+
+// Copies are those of lists that a policy has from other machines. Without them
+// the ones that lie in the node's state folder are taken as they are.
+type Copies struct {
+	Want func(all []policy.Download) // is told of a policy's lists before it is read, so that they can be fetched
+	Open Opener                      // opens a copy by its URL
+}
 
 // Load does what the function [Load] does.
 func (l *Loader) Load(open Opener, path string) (*Set, error) { return l.load(open, path, false) }
 
 func (l *Loader) load(open Opener, path string, lenient bool) (*Set, error) {
 	f := newFleet(open)
-	f.lists, f.lenient = &l.lists, lenient
+	f.lists, f.lenient, f.copies = &l.lists, lenient, l.Copies
 	d := f.add(path)
 	f.settle()
 	d.wantNode()
@@ -122,6 +133,15 @@ func (f *fleet) set(d *doc) (*Set, error) {
 // LoadNode reads what nodes of all roles have from a node file, and nothing
 // that it names.
 func LoadNode(open Opener, path string) (*Node, error) {
+	s, err := LoadAlone(open, path)
+	if err != nil {
+		return nil, err
+	}
+	return s.Node(), nil
+}
+
+// LoadAlone reads a node file, and nothing that it names.
+func LoadAlone(open Opener, path string) (*Set, error) {
 	f := newFleet(open)
 	d, err := f.openFile(path)
 	if err != nil {
@@ -132,20 +152,22 @@ func LoadNode(open Opener, path string) (*Node, error) {
 	if err := d.mistakes(); err != nil {
 		return nil, err
 	}
-	return d.node(), nil
+	return &Set{Gateway: d.gateway, Egress: d.egress, Connector: d.connector, Files: f.files}, nil
 }
 
 // A fleet is any number of files that are read together.
 type fleet struct {
 	open    Opener
 	lists   *list.Cache
-	lenient bool // a country database may be missing
+	lenient bool // a country database may be missing, and so may copies of lists
+	copies  Copies
+	raw     Opener // does not note what it opens
 	docs    []*doc
 	files   []string
 }
 
 func newFleet(open Opener) *fleet {
-	f := &fleet{}
+	f := &fleet{raw: open}
 	f.open = func(path string) (io.ReadCloser, error) {
 		r, err := open(path)
 		if err == nil && !slices.Contains(f.files, path) {

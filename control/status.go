@@ -24,6 +24,7 @@ type Status struct {
 	Leases   Leases            `json:"leases"`
 	Flows    int               `json:"flows"`
 	DNS      DNS               `json:"dns,omitzero"`
+	Lists    []List            `json:"lists,omitempty"`     // that are fetched
 	Drops    map[string]uint64 `json:"drops,omitempty"`     // packets, by reason
 	NotReady []string          `json:"not_ready,omitempty"` // what keeps it from its work
 	Warnings []string          `json:"warnings,omitempty"`
@@ -46,6 +47,17 @@ type Link struct {
 	LastHandshake time.Time     `json:"last_handshake,omitzero"`
 	Endpoint      string        `json:"endpoint,omitempty"`
 	Reason        string        `json:"reason,omitempty"` // of a link that is down
+}
+
+// A List is one that is fetched from its publisher.
+type List struct {
+	Name    string    `json:"name"`
+	URL     string    `json:"url"`
+	Entries int       `json:"entries"`
+	Changed time.Time `json:"changed,omitzero"` // when the copy was fetched
+	Checked time.Time `json:"checked,omitzero"` // when the publisher had nothing newer last
+	Next    time.Time `json:"next,omitzero"`    // when it will be asked again
+	Error   string    `json:"error,omitempty"`  // why the copy could not be renewed
 }
 
 // Leases says how many labels are in use, of how many.
@@ -73,6 +85,7 @@ func (s *Status) Print(w io.Writer, now time.Time) error {
 	}
 	s.printLinks(&b, now)
 	s.DNS.print(&b, now)
+	s.printLists(&b, now)
 	s.printDrops(&b)
 	for _, text := range s.Warnings {
 		fmt.Fprintf(&b, "\nwarning: %s\n", text)
@@ -90,6 +103,18 @@ func (s *Status) printLinks(b *strings.Builder, now time.Time) {
 	for _, l := range s.Links {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", l.Name, l.Role, state(l.Up), age(now, l.Since),
 			rtt(l.RTT), age(now, l.LastHandshake), cmp.Or(l.Endpoint, "-"), l.Reason)
+	}
+	t.Flush()
+}
+
+func (s *Status) printLists(b *strings.Builder, now time.Time) {
+	if len(s.Lists) == 0 {
+		return
+	}
+	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "\nLIST\tENTRIES\tCHANGED\tCHECKED\tERROR\n")
+	for _, l := range s.Lists {
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\n", l.Name, l.Entries, age(now, l.Changed), age(now, l.Checked), strings.ReplaceAll(l.Error, "\n", " "))
 	}
 	t.Flush()
 }

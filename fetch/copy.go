@@ -41,10 +41,16 @@ func (r *record) sum() (s list.Sum) {
 
 // file returns the path of a file of a list. URLs can be longer than names of
 // files may be, and hold anything.
-func (f *Fetcher) file(url, ext string) string {
+func (f *Fetcher) file(url, ext string) string { return file(f.cfg.Dir, url, ext) }
+
+func file(dir, url, ext string) string {
 	sum := sha256.Sum256([]byte(url))
-	return filepath.Join(f.cfg.Dir, hex.EncodeToString(sum[:16])+ext)
+	return filepath.Join(dir, hex.EncodeToString(sum[:16])+ext)
 }
+
+// Copy returns where the fetcher of a folder has the copy of a list, for those
+// who only look.
+func Copy(dir, url string) string { return file(dir, url, ".list") }
 
 // find returns the record of the copy that lies on disk: an empty one if there
 // is no copy, or none of what is wanted. One that does not fit the copy's text,

@@ -61,11 +61,8 @@ type Fetcher struct {
 	order  []string
 }
 
-// New returns a fetcher of no lists. It makes the folder if it is not there.
+// New returns a fetcher of no lists. The folder is made when the first one comes.
 func New(cfg Config) (*Fetcher, error) {
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making a folder for lists: %w", err)
-	}
 	left, err := filepath.Glob(filepath.Join(cfg.Dir, "*.new"))
 	if err != nil {
 		return nil, fmt.Errorf("looking for what a broken download left: %w", err)
@@ -145,7 +142,7 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // Path returns where the copy of a list lies, whether there is one or not.
-func (f *Fetcher) Path(url string) string { return f.file(url, ".list") }
+func (f *Fetcher) Path(url string) string { return Copy(f.cfg.Dir, url) }
 
 // Open opens the copy of a list. If there is none the error says why.
 func (f *Fetcher) Open(url string) (io.ReadCloser, error) {

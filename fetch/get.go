@@ -102,6 +102,9 @@ func retryAfter(resp *http.Response) time.Duration {
 
 // save writes what comes to a file.
 func (f *Fetcher) save(resp *http.Response, h *held) (answer, error) {
+	if err := os.MkdirAll(f.cfg.Dir, 0o700); err != nil {
+		return answer{}, fmt.Errorf("making a folder for lists: %w", err)
+	}
 	out, err := os.CreateTemp(f.cfg.Dir, "*.new") // mode 0600
 	if err != nil {
 		return answer{}, fmt.Errorf("keeping the list: %w", err)

@@ -61,6 +61,7 @@ func (g *Gateway) Status() *control.Status {
 	s.Policy.Version, s.Policy.LoadedAt, s.Policy.Error = g.rules.status()
 	s.Leases = leases(g.labels.table)
 	s.DNS, s.NotReady = g.dns.status(), g.unready()
+	s.Lists = g.near.Lists.status()
 	s.Warnings = append(s.Warnings, g.rules.now().Warnings()...)
 	return s
 }
@@ -72,6 +73,7 @@ func (e *Egress) Status() *control.Status {
 	s.Policy.Version, s.Policy.LoadedAt, s.Policy.Error = e.rules.status()
 	s.Leases = leases(e.labels.table)
 	s.DNS.Listeners, s.NotReady = e.trunk.listening.now(), e.unready()
+	s.Lists = e.near.Lists.status()
 	s.Warnings = append(e.feeds.warnings(), e.rules.now().Warnings()...)
 	return s
 }

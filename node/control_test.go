@@ -41,7 +41,10 @@ type tower struct {
 	broken   atomic.Bool // the policy is, from now on
 }
 
-func newTower(t *testing.T) *tower {
+func newTower(t *testing.T) *tower { return newTowerWith(t, nil, nil) }
+
+// newTowerWith makes one that has lists, and loads by load instead of its own.
+func newTowerWith(t *testing.T, lists *Lists, load func() (*Loaded, error)) *tower {
 	dir, err := os.MkdirTemp("", "sf") // a socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)
@@ -49,8 +52,12 @@ func newTower(t *testing.T) *tower {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	w := &tower{dir: dir, client: control.Client(filepath.Join(dir, "g.sock")), resolver: newResolver(t)}
 	w.certificate(t)
-	if w.Gateway, err = NewGateway(w.settings(), gatewayKey, w.load, Surroundings{
+	if load == nil {
+		load = w.load
+	}
+	if w.Gateway, err = NewGateway(w.settings(), gatewayKey, load, Surroundings{
 		Log:      slog.New(slog.DiscardHandler),
+		Lists:    lists,
 		Services: func(addrs []netip.Addr, _ int, out func([]byte)) (Services, error) { return newInet(addrs, out), nil },
 		Shared:   lonelyState,
 	}); err != nil {
@@ -116,7 +123,9 @@ func (w *tower) certificate(t *testing.T) {
 }
 
 // newResolver answers every A with one address, until it is shut down.
-func newResolver(t *testing.T) *dns.Server {
+func newResolver(t *testing.T) *dns.Server { return newResolverOf(t, net.IPv4(203, 0, 113, 7)) }
+
+func newResolverOf(t *testing.T, all net.IP) *dns.Server {
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +133,7 @@ func newResolver(t *testing.T) *dns.Server {
 	s := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		r := new(dns.Msg).SetReply(q)
 		h := dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 600}
-		r.Answer = []dns.RR{&dns.A{Hdr: h, A: net.IPv4(203, 0, 113, 7)}}
+		r.Answer = []dns.RR{&dns.A{Hdr: h, A: all}}
 		w.WriteMsg(r) //nolint:errcheck // an answer that is lost is asked for again
 	})}
 	ended := make(chan error, 1)

@@ -52,7 +52,7 @@ func NewEgress(set *configs.Egress, key link.PrivateKey, load func() (*Loaded, e
 	if err := e.makeLabels(&set.Node, steer.Config{Keep: keepEgress, Budget: -1}, set.Connectors, e.askConnector); err != nil {
 		return nil, err
 	}
-	if e.rules, err = newRules(load, func(*Loaded) error { return nil }, e.judgeAll, e.log, e.near.Metrics); err != nil {
+	if e.rules, err = newRules(load, func(*Loaded) error { return nil }, e.judgeAll, e.log, &e.near); err != nil {
 		return nil, err
 	}
 	e.dns = newEgressDNS(e)

@@ -72,7 +72,7 @@ func NewGateway(set *configs.Gateway, key link.PrivateKey, load func() (*Loaded,
 	if err := g.makeLabels(&set.Node, steer.Config{Keep: keepGateway}, set.Egresses, g.askNode); err != nil {
 		return nil, err
 	}
-	if g.rules, err = newRules(load, g.apply, g.reloaded, g.log, g.near.Metrics); err != nil {
+	if g.rules, err = newRules(load, g.apply, g.reloaded, g.log, &g.near); err != nil {
 		return nil, err
 	}
 	if g.dns, err = newGatewayDNS(g); err != nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/starferry/starferry/configs"
+	"github.com/starferry/starferry/control"
 	"github.com/starferry/starferry/resolver/listen"
 	"github.com/starferry/starferry/state"
 	"github.com/starferry/starferry/steer"
@@ -28,6 +29,14 @@ var (
 		"Since when the policy in force is in force, in Unix time.", nil, nil)
 	reloadFailedDesc = prometheus.NewDesc("starferry_reload_failed",
 		"1 while the last reload was refused and an older policy is in force.", nil, nil)
+	listEntriesDesc = prometheus.NewDesc("starferry_list_entries",
+		"Entries of the copy of a list that is fetched.", []string{"list"}, nil)
+	listChangedDesc = prometheus.NewDesc("starferry_list_changed_timestamp_seconds",
+		"When the copy was fetched, in Unix time; 0 if it is not known.", []string{"list"}, nil)
+	listCheckedDesc = prometheus.NewDesc("starferry_list_checked_timestamp_seconds",
+		"When the publisher had nothing newer last, in Unix time; 0 if it is not known.", []string{"list"}, nil)
+	listFailedDesc = prometheus.NewDesc("starferry_list_failed",
+		"1 while the list could not be renewed.", []string{"list"}, nil)
 )
 
 // metrics tells Prometheus what a node keeps anyway: it is read when it is
@@ -72,6 +81,7 @@ func (m *metrics) register(reg prometheus.Registerer, dns *listen.Server) error 
 func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		leasesDesc, neighbourUpDesc, neighbourRTTDesc, directoryUpDesc, clockSkewDesc, policyLoadedDesc, reloadFailedDesc,
+		listEntriesDesc, listChangedDesc, listCheckedDesc, listFailedDesc,
 	} {
 		to <- d
 	}
@@ -93,8 +103,9 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	}
 	if m.rules != nil {
 		_, at, failed := m.rules.status()
-		gauge(policyLoadedDesc, float64(at.UnixNano())/float64(time.Second))
+		gauge(policyLoadedDesc, unixTime(at))
 		gauge(reloadFailedDesc, truth(failed != ""))
+		collectLists(gauge, m.rules.lists.status())
 	}
 	for _, g := range m.gateways {
 		s := m.feeds.of(g.Name)
@@ -106,6 +117,23 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 }
 
 type gauging func(d *prometheus.Desc, v float64, labels ...string)
+
+func collectLists(gauge gauging, lists []control.List) {
+	for _, l := range lists {
+		gauge(listEntriesDesc, float64(l.Entries), l.Name)
+		gauge(listChangedDesc, unixTime(l.Changed), l.Name)
+		gauge(listCheckedDesc, unixTime(l.Checked), l.Name)
+		gauge(listFailedDesc, truth(l.Error != ""), l.Name)
+	}
+}
+
+// unixTime is a time as Prometheus wants it; 0 stands for none.
+func unixTime(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixNano()) / float64(time.Second)
+}
 
 // collectLeases tells of one pool, if there is one of the family.
 func collectLeases(gauge gauging, family string, s steer.Stats) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/policy/list"
 )
 
 // Loaded is what a node reads from files that may change while it runs.
@@ -35,26 +36,30 @@ type rules struct {
 	apply func(*Loaded) error // puts the rest in force: devices, keys
 	after func()              // what to do once a new policy is in force
 	log   *slog.Logger
+	lists *Lists // nil: none are fetched
 
 	current atomic.Pointer[policy.Policy]
 	reloads *prometheus.CounterVec
 
-	mu       sync.Mutex // one reload at a time; guards what follows
+	turn sync.Mutex // one reload at a time
+
+	mu       sync.Mutex // guards what follows
 	files    []string
 	states   map[string]fileState
 	loadedAt time.Time
 	failed   string // why the last reload was refused; empty if it was not
 }
 
-func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after func(), log *slog.Logger, reg prometheus.Registerer) (*rules, error) {
-	r := &rules{load: load, apply: apply, after: after, log: log}
+func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after func(), log *slog.Logger, near *Surroundings) (*rules, error) {
+	r := &rules{load: load, apply: apply, after: after, log: log, lists: near.Lists}
 	r.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starferry_reloads_total", Help: "Reloads of policy and devices, by result: ok or refused.",
 	}, []string{"result"})
-	if err := reg.Register(r.reloads); err != nil {
+	if err := near.Metrics.Register(r.reloads); err != nil {
 		return nil, err
 	}
-	if err := r.swap(); err != nil {
+	r.lists.tellOf(r)
+	if err := r.swap(nil); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -62,8 +67,13 @@ func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after fun
 
 func (r *rules) now() *policy.Policy { return r.current.Load() }
 
-// swap reads everything anew and puts it in force, or changes nothing.
-func (r *rules) swap() error {
+// swap reads everything anew, with newer lists if newer opens them, and puts it
+// in force, or changes nothing.
+func (r *rules) swap(newer list.Opener) (err error) {
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	r.lists.begin(newer)
+	defer func() { r.lists.end(err) }()
 	began := time.Now()
 	l, err := r.load()
 	if err != nil {
@@ -75,6 +85,8 @@ func (r *rules) swap() error {
 	if err := r.apply(l); err != nil {
 		return err
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.current.Store(l.Policy)
 	r.files, r.loadedAt, r.failed = l.Files, time.Now(), ""
 	r.states = statesOf(l.Files, began)
@@ -83,16 +95,25 @@ func (r *rules) swap() error {
 
 // reload swaps, tells, and has everything judged again.
 func (r *rules) reload(why string) error {
-	r.mu.Lock()
-	err := r.swap()
+	err := r.exchange(why, nil)
 	if err != nil {
+		r.mu.Lock()
 		r.failed = err.Error()
-	}
-	r.mu.Unlock()
-	if err != nil {
-		r.reloads.WithLabelValues("refused").Inc()
+		r.mu.Unlock()
 		r.log.Error("reload refused; the running policy stays", "because", why, "version", r.now().Version(), "err", err)
 		return fmt.Errorf("reload refused, the running policy stays:\n%w", err)
+	}
+	return nil
+}
+
+// renew does what reload does with a newer list. Who fetches it tells of errors,
+// and they do not make a policy one that was refused.
+func (r *rules) renew(newer list.Opener) error { return r.exchange("a list was renewed", newer) }
+
+func (r *rules) exchange(why string, newer list.Opener) error {
+	if err := r.swap(newer); err != nil {
+		r.reloads.WithLabelValues("refused").Inc()
+		return err
 	}
 	r.reloads.WithLabelValues("ok").Inc()
 	r.log.Info("reloaded", "because", why, "version", r.now().Version())

@@ -24,7 +24,7 @@ func TestPolicyIsTested(t *testing.T) {
 	applied := 0
 	start := func() (*rules, error) {
 		apply := func(*Loaded) error { applied++; return nil }
-		return newRules(load, apply, func() {}, slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
+		return newRules(load, apply, func() {}, slog.New(slog.NewTextHandler(io.Discard, nil)), &Surroundings{Metrics: prometheus.NewRegistry()})
 	}
 	const (
 		good = "policies: [{name: a, if: {group: staff}, then: allow}]\ntests: [{device: alice, ask: x.example, want: allow}]\n"

@@ -80,6 +80,7 @@ func (s *steering) makeLabels(n *configs.Node, c steer.Config, nexts []configs.P
 // tasks are what runs in both roles.
 func (s *steering) tasks() []lifecycle.Task {
 	return append(s.trunk.tasks(), []lifecycle.Task{
+		{Name: "lists", Run: s.near.Lists.run},
 		{Name: "errands", Run: s.worker.Run},
 		{Name: "leases", Run: s.labels.table.Run},
 		{Name: "state", Run: s.store.Run},

@@ -36,6 +36,7 @@ type Surroundings struct {
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
 	Version string
+	Lists   *Lists // of a gateway or egress; nil: its policies have none from other machines
 
 	// Link, if set, has the last word on each WireGuard device before it is
 	// made: a program that holds its keys elsewhere, or simulates the network.

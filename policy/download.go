@@ -3,6 +3,7 @@ package policy
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -52,6 +53,11 @@ func Downloads(name string, src []byte, open func(path string) (io.ReadCloser, e
 	}
 	return out, nil
 }
+
+// ErrNotHere is wrapped by the error of an opener that has no copy of a list and
+// wants the policy to be read all the same: for those who only look, on a machine
+// that need not be the node's own. Nothing is in the list then, and a warning says so.
+var ErrNotHere = errors.New("is not here")
 
 // The defaults and bounds of downloads.
 const (

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -117,7 +118,11 @@ func (c *compiler) load(l *namedList, read func() (list.Stats, list.Sum, error))
 		c.hash.Write(sum[:])
 	}
 	l.hashed = true
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrNotHere):
+		l.names, l.nets = new(match.Names), new(match.Networks)
+		l.warnings = append(l.warnings, fmt.Sprintf("%v: list %s: %v: conditions on it are taken for not true", l.at, l.info.Name, err))
+	case err != nil:
 		l.failed = true
 		c.file.ErrorAt(l.at, "", "%v", err)
 	}

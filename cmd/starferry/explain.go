@@ -146,6 +146,7 @@ func (x *explaining) decide(cmd *cobra.Command, q *policy.Query) error {
 	case set.Policy == nil:
 		return fmt.Errorf("%s has no policy: a connector decides nothing", path)
 	}
+	warnMissing(cmd, set)
 	if len(answers) > 0 {
 		q.Answered, q.Answer = true, []policy.Hop{{Name: q.Name, Addrs: answers}}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/starferry/starferry/configs"
+	"github.com/starferry/starferry/fetch"
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/policy/match"
 )
@@ -136,7 +137,7 @@ func (x *anchoring) ofPolicy(set *configs.Set) error {
 			to[m.Name] = true
 		}
 		for _, l := range n.Lists {
-			if err := readNames(filepath.Dir(set.Gateway.Policy), l, to); err != nil {
+			if err := readNames(set.Gateway, l, to); err != nil {
 				return err
 			}
 		}
@@ -153,10 +154,13 @@ func onlyBlocks(then *policy.Then) bool {
 	return then.Action == policy.Block && slices.Contains(empty, then.Block)
 }
 
-func readNames(dir string, l policy.ListInfo, to map[string]bool) error {
+func readNames(g *configs.Gateway, l policy.ListInfo, to map[string]bool) error {
 	path := l.File
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
+	switch {
+	case fetch.IsURL(path):
+		path = fetch.Copy(g.ListsDir(), path)
+	case !filepath.IsAbs(path):
+		path = filepath.Join(filepath.Dir(g.Policy), path)
 	}
 	f, err := os.Open(path)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/starferry/starferry/configs"
 	"github.com/starferry/starferry/control"
+	"github.com/starferry/starferry/node"
 )
 
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"starferry": main}) }
@@ -119,7 +120,10 @@ func TestRole(t *testing.T) {
 		t.Fatal(err)
 	}
 	ran := ""
-	r := role{name: "gateway", run: func(_ context.Context, set *configs.Set, load func() (*configs.Set, error), log *slog.Logger) error {
+	r := role{name: "gateway", run: func(_ context.Context, set *configs.Set, load func() (*configs.Set, error), lists *node.Lists, log *slog.Logger) error {
+		if lists == nil {
+			return errors.New("nothing would fetch lists")
+		}
 		again, err := load()
 		if err != nil {
 			return err

@@ -27,8 +27,8 @@ func roles() []role {
 type maker func(set *configs.Set, key link.PrivateKey, load func() (*node.Loaded, error), near node.Surroundings) (runner, error)
 
 // running makes a node of a set with the machine's own key, and runs it.
-func running(newNode maker) func(context.Context, *configs.Set, func() (*configs.Set, error), *slog.Logger) error {
-	return func(ctx context.Context, set *configs.Set, load func() (*configs.Set, error), log *slog.Logger) error {
+func running(newNode maker) func(context.Context, *configs.Set, func() (*configs.Set, error), *node.Lists, *slog.Logger) error {
+	return func(ctx context.Context, set *configs.Set, load func() (*configs.Set, error), lists *node.Lists, log *slog.Logger) error {
 		key, err := link.ReadPrivateKey(set.Node().WireGuard.PrivateKeyFile)
 		if err != nil {
 			return err
@@ -42,7 +42,7 @@ func running(newNode maker) func(context.Context, *configs.Set, func() (*configs
 		}
 		metrics := prometheus.NewRegistry()
 		metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-		n, err := newNode(set, key, reload, node.Surroundings{Log: log, Metrics: metrics, Version: version()})
+		n, err := newNode(set, key, reload, node.Surroundings{Log: log, Metrics: metrics, Version: version(), Lists: lists})
 		if err != nil {
 			return err
 		}

@@ -11,13 +11,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/starferry/starferry/configs"
+	"github.com/starferry/starferry/node"
+	"github.com/starferry/starferry/policy"
 )
 
 // A role is what a machine can be in the fleet. run runs its node until ctx is
 // done; how a policy and devices are read anew is load.
 type role struct {
 	name, short string
-	run         func(ctx context.Context, set *configs.Set, load func() (*configs.Set, error), log *slog.Logger) error
+	run         func(ctx context.Context, set *configs.Set, load func() (*configs.Set, error), lists *node.Lists, log *slog.Logger) error
 }
 
 // command is the subcommand that runs a node of the role.
@@ -35,6 +37,10 @@ func (r role) command() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			lists, err := r.fetched(cmd.Context(), &loader, path, log)
+			if err != nil {
+				return err
+			}
 			set, err := load()
 			if err != nil {
 				return fmt.Errorf("%s cannot be used:\n%w", path, err)
@@ -42,13 +48,27 @@ func (r role) command() *cobra.Command {
 			for _, text := range set.Warnings {
 				log.Warn(text)
 			}
-			return r.run(cmd.Context(), set, load, log)
+			return r.run(cmd.Context(), set, load, lists, log)
 		},
 	}
 	configFlag(cmd, &config, "the node's file (default "+configs.DefaultFolder+"/"+r.name+".yaml)")
 	cmd.Flags().StringVar(&format, "log", "text", "form of the log: text or json")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more")
 	return cmd
+}
+
+// fetched makes what fetches the lists of the policy, and has the loader use it.
+func (r role) fetched(ctx context.Context, loader *configs.Loader, path string, log *slog.Logger) (*node.Lists, error) {
+	set, err := configs.LoadAlone(configs.OS, path)
+	if err != nil || set.Connector != nil {
+		return nil, nil // what is wrong shows when all is loaded; a connector has no policy
+	}
+	lists, err := node.NewLists(set, log)
+	if err != nil {
+		return nil, err
+	}
+	loader.Copies = configs.Copies{Want: func(all []policy.Download) { lists.Want(ctx, all) }, Open: lists.Open}
+	return lists, nil
 }
 
 func (r role) load(loader *configs.Loader, path string) (*configs.Set, error) {

@@ -68,12 +68,17 @@ func loadPolicy(cmd *cobra.Command, path string) (*configs.Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s cannot be used:\n%w", path, err)
 	}
+	warnMissing(cmd, set)
+	return set, nil
+}
+
+// warnMissing says which databases and lists a decision is made without.
+func warnMissing(cmd *cobra.Command, set *configs.Set) {
 	for _, w := range set.Warnings {
 		if strings.Contains(w, " is not here: ") {
 			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 		}
 	}
-	return set, nil
 }
 
 func failed(results []policy.TestResult) (n int) {

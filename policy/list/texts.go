@@ -97,10 +97,10 @@ func (t *texts) beside(file string) Opener {
 func listName(file string) string { return strings.TrimSuffix(path.Base(file), path.Ext(file)) }
 
 // file returns the path of the list's own file: where a list is selected by its
-// name, path is that of a folder.
+// name, path is that of a folder; of a URL the text is the list.
 func (s Source) file(folder string, open Opener) (string, error) {
 	name := s.list()
-	if name == "" {
+	if name == "" || isURL(folder) {
 		return folder, nil
 	}
 	file := path.Join(folder, name)
