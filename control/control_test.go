@@ -74,6 +74,10 @@ var someStatus = &Status{
 		},
 		QueryLog: []Sink{{Name: "file", Waiting: 1, Written: 99, Dropped: 2, Lost: 3, Error: "no space left on device"}, {Name: "dnstap"}},
 	},
+	Lists: []List{
+		{Name: "ads", URL: "https://lists.example/ads.txt", Entries: 120, Changed: time.Date(2030, 1, 1, 2, 30, 0, 0, time.UTC), Checked: time.Date(2030, 1, 2, 2, 20, 0, 0, time.UTC)},
+		{Name: "cn", Entries: 4, Error: "not taken: 1 of 1 test fails:\npolicy.yaml:2:9"},
+	},
 	Drops:    map[string]uint64{"no-lease": 2, "forged-source": 11},
 	NotReady: []string{"no resolver answers"},
 	Warnings: []string{"the clock of hk-1 is 3 s ahead"},
@@ -125,6 +129,10 @@ a.test, b.test, c.test and 1 more  in 2d1h           a.pem
 QUERY LOG  WAITING  WRITTEN  DROPPED  LOST  ERROR
 file       1        99       2        3     no space left on device
 dnstap     0        0        0        0
+
+LIST  ENTRIES  CHANGED  CHECKED  ERROR
+ads   120      1d0h     10m0s    
+cn    4        -        -        not taken: 1 of 1 test fails: policy.yaml:2:9
 
 DROPPED        PACKETS
 forged-source  11
