@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -194,22 +195,36 @@ const maxWaiting = 256
 // take has a question answered if there is a place for it. It does not wait for
 // one: what can be answered at once shall not queue behind what cannot.
 func (w *workers) take(ctx context.Context, p *packet) {
-	from := p.addr.Addr().Unmap()
-	if !w.clients.take(from, or(w.s.Limits.PerClient, 256)) {
-		w.s.unserved(w.name, Busy, p)
-		return
-	}
-	select {
-	case w.free <- struct{}{}:
-	default:
-		w.clients.give(from)
-		w.s.unserved(w.name, Busy, p)
-		return
+	for tries := 0; !w.place(p.addr.Addr().Unmap()); tries++ {
+		if tries == patience {
+			w.s.unserved(w.name, Busy, p)
+			return
+		}
+		runtime.Gosched()
 	}
 	select {
 	case w.next <- p:
 	default:
 		w.work.Go(func() { w.run(ctx, p) })
+	}
+}
+
+// patience is how often workers are let go first before a question is dropped:
+// all that came in a burst, as after a reload, need little each, and only want to
+// be run.
+const patience = 8
+
+// place takes a place for a client's question, or reports that there is none.
+func (w *workers) place(from netip.Addr) bool {
+	if !w.clients.take(from, or(w.s.Limits.PerClient, 256)) {
+		return false
+	}
+	select {
+	case w.free <- struct{}{}:
+		return true
+	default:
+		w.clients.give(from)
+		return false
 	}
 }
 
