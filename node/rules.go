@@ -7,7 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -120,7 +120,7 @@ func (r *rules) exchange(why string, newer list.Opener) error {
 	r.after()
 	// The old lists are garbage from here on. Were they only collected when the
 	// heap has doubled, those of the next reload would come on top.
-	debug.FreeOSMemory()
+	runtime.GC()
 	return nil
 }
 
