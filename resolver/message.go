@@ -34,7 +34,7 @@ type inbound struct {
 	Question
 	plain wire.Question // its Req is nil if the question is not plain
 	msg   *dns.Msg
-	opt   *dns.OPT // nil: the asker does not know EDNS; see edns
+	opt   *dns.OPT // nil: the asker does not know EDNS, or the question was not unpacked
 }
 
 // read is [parse] for those that answer plain questions without unpacking them.
@@ -74,9 +74,6 @@ func (in *inbound) unpack() {
 // option returns the data of the first EDNS option of a code; nil if there is
 // none, or the question is not plain.
 func (in *inbound) option(code uint16) []byte { return in.plain.Option(code) }
-
-// edns reports whether the asker knows EDNS.
-func (in *inbound) edns() bool { return in.opt != nil || in.plain.EDNS }
 
 // parse reads a request. If it is none that can be handled, resp is what to
 // answer: nil for silence.
