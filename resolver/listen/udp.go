@@ -186,7 +186,10 @@ type workers struct {
 	finish  func(*packet) // is done
 	clients shares
 	waiting atomic.Int32
-	work    sync.WaitGroup
+	// Until then the workers are not waited for. Only the reader of the socket
+	// looks at it.
+	hopeless time.Time
+	work     sync.WaitGroup
 }
 
 // maxWaiting bounds how many workers of a socket wait for work.
@@ -197,6 +200,9 @@ const maxWaiting = 256
 func (w *workers) take(ctx context.Context, p *packet) {
 	for tries := 0; !w.place(p.addr.Addr().Unmap()); tries++ {
 		if tries == patience {
+			w.hopeless = time.Now().Add(hopelessFor)
+		}
+		if tries >= patience || time.Now().Before(w.hopeless) {
 			w.s.unserved(w.name, Busy, p)
 			return
 		}
@@ -213,6 +219,11 @@ func (w *workers) take(ctx context.Context, p *packet) {
 // all that came in a burst, as after a reload, need little each, and only want to
 // be run.
 const patience = 8
+
+// hopelessFor is for how long nobody is waited for once that was in vain: the
+// workers wait for resolvers then, and what can be answered at once must not wait
+// with them.
+const hopelessFor = 50 * time.Millisecond
 
 // place takes a place for a client's question, or reports that there is none.
 func (w *workers) place(from netip.Addr) bool {
