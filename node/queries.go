@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -127,7 +128,7 @@ func written(r *querylog.Record, d *resolver.Record) {
 	for profile, v := range d.Who.Verdicts {
 		r.Posture = append(r.Posture, querylog.Posture{Profile: profile, Result: v.At(d.Time).Result.String()})
 	}
-	slices.SortFunc(r.Posture, func(a, b querylog.Posture) int { return compare(a.Profile, b.Profile) })
+	slices.SortFunc(r.Posture, func(a, b querylog.Posture) int { return strings.Compare(a.Profile, b.Profile) })
 	for _, h := range d.Hops {
 		r.Hops = append(r.Hops, querylog.Hop{Name: h.Name, Addrs: h.Addrs})
 	}
@@ -136,16 +137,6 @@ func written(r *querylog.Record, d *resolver.Record) {
 	} else if d.Action == resolver.Allowed && len(d.Hops) > 0 {
 		r.Addrs = append(r.Addrs, d.Hops[len(d.Hops)-1].Addrs...)
 	}
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // cached says which cache had an answer, as records do.
