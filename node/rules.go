@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/starferry/starferry/device"
+	"github.com/starferry/starferry/internal/priority"
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/policy/list"
 )
@@ -41,6 +42,9 @@ type rules struct {
 	current atomic.Pointer[policy.Policy]
 	reloads *prometheus.CounterVec
 
+	exchanged chan struct{} // holds something if the policy was exchanged since Run looked last
+	garbage   atomic.Bool   // the one of before is still there
+
 	turn sync.Mutex // one reload at a time
 
 	mu       sync.Mutex // guards what follows
@@ -51,7 +55,7 @@ type rules struct {
 }
 
 func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after func(), log *slog.Logger, near *Surroundings) (*rules, error) {
-	r := &rules{load: load, apply: apply, after: after, log: log, lists: near.Lists}
+	r := &rules{load: load, apply: apply, after: after, log: log, lists: near.Lists, exchanged: make(chan struct{}, 1)}
 	r.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starferry_reloads_total", Help: "Reloads of policy and devices, by result: ok or refused.",
 	}, []string{"result"})
@@ -59,27 +63,32 @@ func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after fun
 		return nil, err
 	}
 	r.lists.tellOf(r)
-	if err := r.swap(nil); err != nil {
+	if err := r.swap(nil, atOnce); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
+// atOnce is how policies are read that somebody waits for.
+func atOnce(f func() error) error { return f() }
+
 func (r *rules) now() *policy.Policy { return r.current.Load() }
 
 // swap reads everything anew, with newer lists if newer opens them, and puts it
-// in force, or changes nothing.
-func (r *rules) swap(newer list.Opener) (err error) {
+// in force, or changes nothing. The reading and the tests are done by do.
+func (r *rules) swap(newer list.Opener, do func(func() error) error) (err error) {
 	r.turn.Lock()
 	defer r.turn.Unlock()
 	r.lists.begin(newer)
 	defer func() { r.lists.end(err) }()
 	began := time.Now()
-	l, err := r.load()
-	if err != nil {
-		return err
-	}
-	if err := policy.TestsErr(l.Policy.RunTests(l.Devices, time.Now())); err != nil {
+	var l *Loaded
+	if err := do(func() (err error) {
+		if l, err = r.load(); err != nil {
+			return err
+		}
+		return policy.TestsErr(l.Policy.RunTests(l.Devices, time.Now()))
+	}); err != nil {
 		return err
 	}
 	if err := r.apply(l); err != nil {
@@ -111,18 +120,34 @@ func (r *rules) reload(why string) error {
 func (r *rules) renew(newer list.Opener) error { return r.exchange("a list was renewed", newer) }
 
 func (r *rules) exchange(why string, newer list.Opener) error {
-	if err := r.swap(newer); err != nil {
+	r.collect()
+	if err := r.swap(newer, priority.Aside); err != nil {
 		r.reloads.WithLabelValues("refused").Inc()
 		return err
 	}
 	r.reloads.WithLabelValues("ok").Inc()
 	r.log.Info("reloaded", "because", why, "version", r.now().Version())
 	r.after()
-	// The old lists are garbage from here on. Were they only collected when the
-	// heap has doubled, those of the next reload would come on top.
-	runtime.GC()
+	r.garbage.Store(true)
+	select {
+	case r.exchanged <- struct{}{}:
+	default:
+	}
 	return nil
 }
+
+// collect collects the policy that was in force before, with its lists, unless
+// that was done. Were it left until the heap has doubled, the lists of the next
+// reload would come on top.
+func (r *rules) collect() {
+	if r.garbage.CompareAndSwap(true, false) {
+		runtime.GC()
+	}
+}
+
+// rest is how long it is left nevertheless: after a reload each name is decided
+// anew, and there is enough to do.
+const rest = 5 * time.Second
 
 func (r *rules) status() (version string, loadedAt time.Time, failed string) {
 	r.mu.Lock()
@@ -154,8 +179,9 @@ func (r *rules) Run(ctx context.Context) error {
 		}
 		defer w.Close()
 	}
-	due := time.NewTimer(time.Hour)
+	due, old := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	due.Stop()
+	old.Stop()
 	for {
 		r.follow(w)
 		select {
@@ -169,6 +195,10 @@ func (r *rules) Run(ctx context.Context) error {
 			}
 		case err := <-w.Errors:
 			r.log.Warn("watching files", "err", err)
+		case <-r.exchanged:
+			old.Reset(rest)
+		case <-old.C:
+			r.collect()
 		case <-due.C:
 			if r.read() {
 				continue // somebody has had it read meanwhile

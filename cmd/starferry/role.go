@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/starferry/starferry/configs"
+	"github.com/starferry/starferry/internal/priority"
 	"github.com/starferry/starferry/node"
 	"github.com/starferry/starferry/policy"
 )
@@ -32,16 +33,13 @@ func (r role) command() *cobra.Command {
 		Example: "  starferry " + r.name + " -c /etc/starferry/" + r.name + ".yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path := cmp.Or(config, filepath.Join(configs.DefaultFolder, r.name+".yaml"))
-			loads, open := 0, configs.Opener(configs.OS)
-			load := func() (*configs.Set, error) {
-				if loads++; loads > loadsAtStart {
-					open = configs.Gently // the node serves meanwhile
-				}
-				return r.load(&loader, open, path)
-			}
+			load := func() (*configs.Set, error) { return r.load(&loader, path) }
 			log, err := logger(cmd.ErrOrStderr(), format, verbose)
 			if err != nil {
 				return err
+			}
+			if err := priority.Prompt(); err != nil {
+				log.Debug("asking the kernel for short slices", "err", err)
 			}
 			lists, err := r.fetched(cmd.Context(), &loader, path, log)
 			if err != nil {
@@ -77,12 +75,8 @@ func (r role) fetched(ctx context.Context, loader *configs.Loader, path string, 
 	return lists, nil
 }
 
-// loadsAtStart is how often the files are read before a node serves: for its
-// settings, and for its policy.
-const loadsAtStart = 2
-
-func (r role) load(loader *configs.Loader, open configs.Opener, path string) (*configs.Set, error) {
-	set, err := loader.Load(open, path)
+func (r role) load(loader *configs.Loader, path string) (*configs.Set, error) {
+	set, err := loader.Load(configs.OS, path)
 	if err == nil && set.Role() != r.name {
 		return nil, fmt.Errorf("%s has role %s, not %s", path, set.Role(), r.name)
 	}

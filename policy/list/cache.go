@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"strings"
 	"sync"
 	"weak"
@@ -138,6 +137,5 @@ func (s Source) drain(r io.Reader) error {
 		case err != nil:
 			return fmt.Errorf("reading list %s: %w", s.Name, err)
 		}
-		runtime.Gosched()
 	}
 }

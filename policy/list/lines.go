@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"runtime"
 	"strings"
 )
 
@@ -15,10 +14,6 @@ const maxLine = 16 << 10
 
 // buffered is how much of a file is read at once.
 const buffered = 4 * maxLine
-
-// A turn is how many lines are read, in some ten microseconds, before others
-// are let to the processor: lists are read anew while questions are answered.
-const turn = 128
 
 // lines reads a text line by line, in bounded memory. It takes off a byte order
 // mark and the ends of lines, LF or CR LF.
@@ -39,9 +34,7 @@ func (l *lines) next() bool {
 	if len(b) == 0 && err != nil {
 		return l.end(err)
 	}
-	if l.line++; l.line%turn == 0 {
-		runtime.Gosched()
-	}
+	l.line++
 	l.tooLong = len(b) > maxLine
 	if l.text = trimEnd(b); l.line == 1 {
 		l.text = bytes.TrimPrefix(l.text, []byte("\ufeff"))

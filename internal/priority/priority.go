@@ -1,0 +1,72 @@
+// Package priority tells what is waited for from what is not.
+//
+// Go's scheduler has no priorities: a goroutine that computes keeps its
+// processor for up to ten milliseconds, and where all processors compute nobody
+// looks whether there is something to read from the network. The kernel does
+// better, if it is left to choose between threads and told what they are for: it
+// has a thread that wakes up run before one that computes. So work that nobody
+// waits for, such as reading long lists anew, goes [Aside], and a program that
+// answers others says that it has to be [Prompt].
+package priority
+
+import (
+	"runtime"
+	"sync"
+	"time"
+)
+
+// slice is how long a thread may go on while another one waits. The kernel's own
+// choice is some milliseconds.
+const slice = 100 * time.Microsecond
+
+// nicer is how much nicer a thread is whose work nobody waits for: it gets a
+// tenth of what others get that compute on the same processor.
+const nicer = 10
+
+// Prompt asks the kernel for short slices for all threads that there are, and so
+// for those that they start. A thread that wakes up is then run at once before
+// others that go on. Kernels before Linux 6.12, and other systems, have no such
+// thing and are not asked. After an error all is as it was, or partly so, which
+// does no harm.
+func Prompt() error { return promptly() }
+
+// Aside calls f where it keeps nobody from work, and returns what f returns: on a
+// nice thread of its own, which has a processor, in Go's sense, beyond those that
+// there are.
+func Aside(f func() error) error {
+	extra.lend()
+	defer extra.giveBack()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		beNice()
+		done <- f()
+	}()
+	return <-done
+}
+
+// A spare is a processor that all who work aside share.
+type spare struct {
+	mu    sync.Mutex
+	users int
+	procs int // without it
+}
+
+var extra spare
+
+func (s *spare) lend() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users++; s.users == 1 {
+		s.procs = runtime.GOMAXPROCS(0)
+		runtime.GOMAXPROCS(s.procs + 1)
+	}
+}
+
+func (s *spare) giveBack() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users--; s.users == 0 {
+		runtime.GOMAXPROCS(s.procs)
+	}
+}

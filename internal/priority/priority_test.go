@@ -1,0 +1,36 @@
+package priority
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+	"testing"
+)
+
+// What is done aside has a processor beyond those that there were, however many
+// do so at a time, and afterwards there are as many as before.
+func TestAside(t *testing.T) {
+	before := runtime.GOMAXPROCS(0)
+	want := errors.New("what it returns")
+	var both, seen sync.WaitGroup
+	both.Add(2)
+	for range 2 {
+		seen.Go(func() {
+			err := Aside(func() error {
+				both.Done()
+				both.Wait()
+				if n := runtime.GOMAXPROCS(0); n != before+1 {
+					t.Errorf("%d processors, want %d", n, before+1)
+				}
+				return want
+			})
+			if err != want {
+				t.Errorf("Aside returns %v, want %v", err, want)
+			}
+		})
+	}
+	seen.Wait()
+	if n := runtime.GOMAXPROCS(0); n != before {
+		t.Errorf("%d processors afterwards, want %d", n, before)
+	}
+}
