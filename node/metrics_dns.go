@@ -225,7 +225,10 @@ func timed(handle listen.Handler, took *prometheus.HistogramVec) listen.Handler 
 		by[t] = took.WithLabelValues(t)
 	}
 	return func(ctx context.Context, c *listen.Client, req []byte) []byte {
-		start := time.Now()
+		start := c.At
+		if start.IsZero() {
+			start = time.Now()
+		}
 		resp := handle(ctx, c, req)
 		if o := by[c.Transport]; o != nil {
 			o.Observe(time.Since(start).Seconds())

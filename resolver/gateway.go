@@ -101,6 +101,11 @@ type asking struct {
 	good        time.Duration // how long what was learnt upstream holds; zero: nothing was
 	kept, stale bool          // all of it was known before; some of it is over
 	local       bool          // it is known here
+
+	room struct { // for what is made on the way, which lasts no longer
+		reply   cache.Reply
+		outcome outcome
+	}
 }
 
 // A work is what one question takes while it is answered. It is used again.
@@ -124,7 +129,7 @@ func (g *Gateway) Handle(ctx context.Context, c *listen.Client, req []byte) []by
 	if resp, ok := in.read(req); !ok {
 		return resp
 	}
-	*a = asking{inbound: in, g: g, now: g.now(), epoch: g.epoch(), kept: true}
+	*a = asking{inbound: in, g: g, now: g.when(c), epoch: g.epoch(), kept: true}
 	if g.Forwarder != nil && g.Forwarder(c.Addr.Addr()) {
 		a.known = g.who(c, in.option, a.now)
 	} else {
@@ -240,7 +245,8 @@ func (a *asking) ask(ctx context.Context, q Question) {
 	if r, err := a.reply(ctx, q); err != nil {
 		a.failure = err
 	} else {
-		a.upstream = &r
+		a.room.reply = r
+		a.upstream = &a.room.reply
 	}
 }
 
@@ -327,7 +333,8 @@ func (a *asking) passed(as Action, hops Facts, r *cache.Reply, plainly bool) *ou
 	if bad.IsValid() {
 		return a.rebinding(bad)
 	}
-	o := &outcome{action: as, rcode: r.Rcode, reply: r, span: a.span(r)}
+	o := &a.room.outcome
+	*o = outcome{action: as, rcode: r.Rcode, reply: r, span: a.span(r)}
 	if a.told(o, r); plainly && !bindings {
 		return o
 	}

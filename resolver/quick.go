@@ -61,10 +61,7 @@ func (g *Gateway) Fast(c *listen.Client, q *wire.Question, out []byte) (resp []b
 	if g.Quick == nil || g.Forwarder != nil && g.Forwarder(c.Addr.Addr()) {
 		return out, false
 	}
-	now := c.At
-	if now.IsZero() {
-		now = g.now()
-	}
+	now := g.when(c)
 	p := g.who(c, nil, now)
 	if p.scope == 0 {
 		return out, false
@@ -197,3 +194,11 @@ func (g *Gateway) epoch() uint64 {
 }
 
 func (g *Gateway) now() time.Time { return now(g.Now) }
+
+// when returns the time of a client's question.
+func (g *Gateway) when(c *listen.Client) time.Time {
+	if c.At.IsZero() {
+		return g.now()
+	}
+	return c.At
+}

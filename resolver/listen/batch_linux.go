@@ -142,7 +142,7 @@ func (b *batch) answer(fd uintptr, n int, later func(p *packet)) {
 		start := len(b.resp)
 		resp, ok := b.s.quick(&c, req, b.resp, most)
 		if !ok {
-			later(b.packet(i, req, c.Addr))
+			later(b.packet(i, req, &c))
 			continue
 		}
 		if len(resp) > start {
@@ -187,9 +187,10 @@ func (b *batch) flush(fd uintptr) {
 }
 
 // packet copies the i-th datagram, for those who take longer.
-func (b *batch) packet(i int, req []byte, from netip.AddrPort) *packet {
+func (b *batch) packet(i int, req []byte, c *Client) *packet {
 	p := packets.Get().(*packet)
-	p.n = copy(p.buf[:], req)
+	from := c.Addr
+	p.n, p.at = copy(p.buf[:], req), c.At
 	p.addr = from
 	if b.names[i].Family == unix.AF_INET6 && from.Addr().Is4() { // on a socket of both families
 		p.addr = netip.AddrPortFrom(netip.AddrFrom16(from.Addr().As16()), from.Port())

@@ -33,6 +33,7 @@ const oobLen = 96
 type packet struct {
 	buf  [readLen]byte
 	n    int
+	at   time.Time // when it was read
 	oob  [oobLen]byte
 	oobn int
 	addr netip.AddrPort // of the asker, as the socket writes it
@@ -163,6 +164,7 @@ func (s *Server) serveEach(ctx context.Context, sock socket, name string, later 
 		c := Client{Addr: netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port()), Listener: name, Transport: UDP, At: time.Now()}
 		resp, ok := s.quick(&c, p.buf[:p.n], out, or(s.Limits.UDPSize, udpLen))
 		if !ok {
+			p.at = c.At
 			later(p)
 			continue
 		}
@@ -274,7 +276,7 @@ func (s *Server) unserved(name, why string, p *packet) {
 }
 
 func (s *Server) reply(ctx context.Context, name string, p *packet) []byte {
-	c := &Client{Addr: netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port()), Listener: name, Transport: UDP, At: time.Now()}
+	c := &Client{Addr: netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port()), Listener: name, Transport: UDP, At: p.at}
 	req := p.buf[:p.n]
 	size := min(offered(req), or(s.Limits.UDPSize, udpLen))
 	q, plain := wire.Parse(req)
