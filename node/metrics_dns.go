@@ -205,6 +205,7 @@ func (w telling) guard(g *listen.Guard) {
 		n := g.Responses.Stats()
 		w.counter(guardResponsesDesc, n.Dropped, "dropped")
 		w.counter(guardResponsesDesc, n.Truncated, "truncated")
+		w.counter(guardResponsesDesc, n.Challenged, "challenged")
 		w.counter(guardDisplacedDesc, n.Displaced, "responses")
 	}
 	if g.Load != nil {
