@@ -49,7 +49,7 @@ func newOutside(groups []configs.Upstream, set configs.Cache, near *Surroundings
 			return nil, fmt.Errorf("upstream group %s: %w", u.Name, err)
 		}
 		in := &group{resolvers: g, Source: &cache.Source{
-			Cache: o.cache, Group: u.Name, Ask: g.Exchange, Lives: lives(set), Stale: set.ServeStale, StaleTTL: set.StaleTTL, Prefetch: set.Prefetch,
+			Cache: o.cache, Group: u.Name, Ask: g.Exchange, Back: g.Back, Lives: lives(set), Stale: set.ServeStale, StaleTTL: set.StaleTTL, Prefetch: set.Prefetch,
 		}}
 		o.groups[u.Name] = in
 		for _, d := range u.Domains {

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -311,7 +312,7 @@ func (a *asking) forward(ctx context.Context, as Action) *outcome {
 		a.ask(ctx, a.Question)
 	}
 	if a.failure != nil {
-		return a.failed(edeNoAnswer, "upstream does not answer")
+		return a.unanswered("upstream does not answer", a.failure)
 	}
 	if a.hops == nil {
 		a.hops, a.plainly = follow(a.Name, a.upstream.Answer)
@@ -361,9 +362,17 @@ func (a *asking) told(o *outcome, r *cache.Reply) {
 		o.explained(dns.ExtendedErrorCodeStaleAnswer, "upstream does not answer")
 	case r.Why.Given:
 		o.explained(r.Why.Code, "upstream: "+r.Why.Text)
-	case r.Kept && r.Rcode == dns.RcodeServerFailure:
+	case r.Kept && r.Failed():
 		o.explained(dns.ExtendedErrorCodeCachedError, "upstream failed lately")
 	}
+}
+
+// unanswered is what who asks gets when upstream does not answer, or did not
+// lately (RFC 8914 section 4.14).
+func (a *asking) unanswered(why string, err error) *outcome {
+	o := a.failed(edeNoAnswer, why)
+	o.kept = errors.As(err, new(*cache.Failure))
+	return o
 }
 
 // failed is what who asks gets when something is broken.

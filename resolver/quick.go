@@ -176,7 +176,9 @@ func (a *asking) noted(e *packed.Entry[memo], o *outcome) {
 // general reports whether the outcome is the same for all in a scope.
 func (o *outcome) general() bool {
 	switch o.action {
-	case Allowed, Blocked, Overridden, Steered:
+	case Allowed:
+		return o.rcode == dns.RcodeSuccess || o.rcode == dns.RcodeNameError
+	case Blocked, Overridden, Steered:
 		return o.rcode != dns.RcodeServerFailure
 	}
 	return false

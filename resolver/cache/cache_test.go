@@ -92,7 +92,7 @@ func TestLifetime(t *testing.T) {
 		{"a chain that ends in nothing", answer(t, 0, "www.example.com. 20 IN CNAME c.example.com.", "--", fmt.Sprintf(soa, 300, 60)), 20 * time.Second},
 		{"a chain that ends in nothing, without SOA", answer(t, 0, "www.example.com. 20 IN CNAME c.example.com."), 0},
 		{"SERVFAIL", answer(t, 2), 5 * time.Second},
-		{"REFUSED", answer(t, 5), 0},
+		{"REFUSED", answer(t, 5), 5 * time.Second},
 	}
 	for _, tt := range tests {
 		s := &Source{Cache: New(1 << 20), Ask: (&server{m: tt.m}).ask}

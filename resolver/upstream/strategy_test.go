@@ -149,6 +149,31 @@ func TestProbes(t *testing.T) {
 	}, silent, good)
 }
 
+// Whoever waits for a server to come back has it probed, and is told when it is.
+func TestBack(t *testing.T) {
+	play(t, Failover, true, func(s *scene) {
+		if _, err := s.g.Exchange(s.t.Context(), www); err == nil {
+			t.Fatal("a silent server answers")
+		}
+		failed := time.Now()
+		probes := func() uint64 { return s.g.Stats().Servers[0].Probes }
+		<-time.After(time.Minute)
+		idle := probes()
+		if s.g.Back(failed) {
+			t.Error("it is back before it was probed")
+		}
+		s.servers["192.0.2.1:53"] = good
+		s.g.Back(failed)
+		<-time.After(time.Minute)
+		if !s.g.Back(failed) || probes() == idle {
+			t.Errorf("not back after %d probes", probes()-idle)
+		}
+		if s.g.Back(time.Now()) {
+			t.Error("it came back once, and does not do so again")
+		}
+	}, silent)
+}
+
 // Penalties double from 1 s to 30 s while somebody asks.
 func TestBackOff(t *testing.T) {
 	play(t, Failover, true, func(s *scene) {

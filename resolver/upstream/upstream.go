@@ -70,6 +70,7 @@ type Group struct {
 	budget   budget
 
 	questions, shared, hedged atomic.Uint64
+	waiting                   atomic.Uint64 // questions that are not asked before a server is back
 	wake                      chan struct{} // something failed, or was asked after a rest
 	resting                   atomic.Bool   // the prober waits for a question
 }
