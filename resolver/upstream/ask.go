@@ -124,6 +124,21 @@ func (s *server) withoutEDNS(ctx context.Context, q *Question, how manner, reply
 	return plain, err
 }
 
+// afterSilence asks over TCP what was not answered over UDP. That there is no
+// answer either ends nothing: one over UDP may still come.
+func (s *server) afterSilence(ctx context.Context, q *Question) ([]byte, error) {
+	how := manner{edns: !avoids(&s.habits.noEDNS, time.Now())}
+	reply, err := s.streams.ask(ctx, q, how)
+	if err == nil && how.edns && refusesEDNS(reply) {
+		reply, err = s.streams.ask(ctx, q, manner{})
+	}
+	if err != nil {
+		<-ctx.Done()
+		return nil, &overTCPError{errUnheard, err}
+	}
+	return reply, nil
+}
+
 func (s *server) over(ctx context.Context, q *Question, how manner, t *try) ([]byte, error) {
 	switch s.Transport {
 	case UDP:
@@ -139,7 +154,7 @@ func (s *server) account(begun time.Time, reply []byte, err error) (now time.Tim
 	now = time.Now()
 	if err != nil {
 		s.counts.failures.Add(1)
-		if !errors.Is(err, errBusy) { // which says nothing of the server
+		if !errors.Is(err, errBusy) && !errors.Is(err, errUnheard) { // which say nothing of the server
 			s.health.failed(err, begun, now)
 		}
 		return now

@@ -127,6 +127,13 @@ func (h *health) due() (at time.Time, down bool) {
 	return h.until, h.failures > 0
 }
 
+// up reports whether the server has not failed since its last answer.
+func (h *health) up() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.failures == 0
+}
+
 // cameUp reports whether the server is up, and was not before since.
 func (h *health) cameUp(since time.Time) bool {
 	h.mu.Lock()
