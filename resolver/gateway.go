@@ -336,8 +336,9 @@ func (a *asking) passed(as Action, hops Facts, r *cache.Reply, plainly bool) *ou
 	if bad, ok := a.forbidden(m.Answer, m.Extra); ok {
 		return a.rebinding(bad)
 	}
-	o.reply, o.ad = nil, r.AD
-	o.answer, o.ns, o.extra = inChain(m.Answer, hops), m.Ns, m.Extra
+	answers := len(m.Answer)
+	o.reply, o.answer, o.ns, o.extra = nil, inChain(m.Answer, hops), m.Ns, m.Extra
+	o.ad = r.AD && len(o.answer) == answers // it is what upstream has vouched for
 	return o
 }
 

@@ -121,8 +121,13 @@ func (s *Source) reply(e *entry, now time.Time) Reply {
 	if stale == 0 {
 		stale = staleTTL
 	}
+	answer, over := &e.answer, !now.Before(e.expiry)
+	if over && answer.AD { // nobody vouches for it any more
+		doubtful := *answer
+		doubtful.AD, answer = false, &doubtful
+	}
 	return Reply{
-		Answer: &e.answer, Kept: true, Stale: !now.Before(e.expiry), Life: uint32(e.expiry.Sub(e.stored) / time.Second), stale: stale,
+		Answer: answer, Kept: true, Stale: over, Life: uint32(e.expiry.Sub(e.stored) / time.Second), stale: stale,
 		Age: uint32((passed + time.Second - 1) / time.Second),
 	}
 }
@@ -155,7 +160,7 @@ func (r Reply) Msg() *dns.Msg {
 			h.Ttl = max(h.Ttl-min(h.Ttl, span.Age), span.Least)
 		}
 	}
-	m.Rcode = r.Rcode
+	m.Rcode, m.AuthenticatedData = r.Rcode, r.AD
 	return m
 }
 

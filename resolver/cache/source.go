@@ -46,6 +46,7 @@ type Source struct {
 	Stale    time.Duration // for which answers serve after their end; zero: none does
 	StaleTTL time.Duration // that they are given with; zero: 30 s (RFC 8767 section 4)
 	Prefetch bool
+	TrustAD  bool // what the resolvers say is authentic is passed on as such
 	// Back reports whether one of the resolvers has come back since then, so that
 	// a failure holds no longer. Nil: it is not known.
 	Back func(since time.Time) bool
@@ -105,6 +106,7 @@ func (s *Source) fetch(ctx context.Context, k Key, old *entry) (Reply, error) {
 		return Reply{}, fmt.Errorf("reading the answer of group %q: %w", k.Group, err)
 	}
 	a.Trim()
+	a.AD = a.AD && s.TrustAD
 	if old != nil && old.failure == nil && a.Failed() {
 		return Reply{}, errFailed
 	}

@@ -15,6 +15,7 @@ import (
 type server struct {
 	Server
 	label   string
+	trusted bool // to say what is authentic
 	health  health
 	habits  habits
 	counts  counts
@@ -86,6 +87,7 @@ func (s *server) manner(q *Question, now time.Time) manner {
 		edns:  !avoids(&s.habits.noEDNS, now),
 		mixed: s.Transport == UDP && !avoids(&s.habits.noCase, now),
 		pad:   s.Transport.encrypted(),
+		ad:    s.trusted,
 	}
 }
 
@@ -127,10 +129,11 @@ func (s *server) withoutEDNS(ctx context.Context, q *Question, how manner, reply
 // afterSilence asks over TCP what was not answered over UDP. That there is no
 // answer either ends nothing: one over UDP may still come.
 func (s *server) afterSilence(ctx context.Context, q *Question) ([]byte, error) {
-	how := manner{edns: !avoids(&s.habits.noEDNS, time.Now())}
+	how := s.manner(q, time.Now())
+	how.mixed = false
 	reply, err := s.streams.ask(ctx, q, how)
 	if err == nil && how.edns && refusesEDNS(reply) {
-		reply, err = s.streams.ask(ctx, q, manner{})
+		reply, err = s.streams.ask(ctx, q, manner{ad: how.ad})
 	}
 	if err != nil {
 		<-ctx.Done()

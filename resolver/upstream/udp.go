@@ -208,9 +208,9 @@ func (s *server) settle(ctx context.Context, q *Question, how manner, reply []by
 	case !errors.Is(err, errForged):
 		return reply, err
 	}
-	reply, tcp := s.streams.ask(ctx, q, manner{edns: how.edns})
+	reply, tcp := s.streams.ask(ctx, q, manner{edns: how.edns, ad: how.ad})
 	if tcp != nil && errors.Is(err, errCase) && ctx.Err() == nil { // one that has no TCP either
-		return s.datagram(ctx, q, manner{edns: how.edns}, nil)
+		return s.datagram(ctx, q, manner{edns: how.edns, ad: how.ad}, nil)
 	}
 	if tcp != nil {
 		tcp = &overTCPError{err, tcp}

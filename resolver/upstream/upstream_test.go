@@ -260,6 +260,26 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// Whoever trusts servers asks for their word, also over TCP.
+func TestTrusted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, trust := range []bool{false, true} {
+			asked := 0
+			w := &world{t: t, servers: map[string]func(string, *dns.Msg) []*dns.Msg{"192.0.2.1:53": func(network string, q *dns.Msg) []*dns.Msg {
+				if asked++; q.AuthenticatedData != trust {
+					t.Errorf("trusted: %t, asked over %s: %v", trust, network, q)
+				}
+				return long(network, q)
+			}}}
+			g := newGroup(t, Config{Dial: w.dial, TrustAD: trust}, "192.0.2.1")
+			if _, err := g.Exchange(t.Context(), www); err != nil || asked != 2 {
+				t.Errorf("asked %d times: %v", asked, err)
+			}
+			w.wg.Wait()
+		}
+	})
+}
+
 func TestAServerThatFailedIsAskedLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := "192.0.2.1:53", "192.0.2.2:53"
