@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -50,7 +51,18 @@ type rules struct {
 	failed   string // why the last reload was refused; empty if it was not
 }
 
+// newRules reads everything, and puts it in force.
 func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after func(), log *slog.Logger, near *Surroundings) (*rules, error) {
+	r, err := makeRules(load, apply, after, log, near)
+	if err == nil {
+		err = r.swap(nil)
+	}
+	return r, err
+}
+
+// makeRules is newRules for a node that serves before it has read anything: until
+// somebody calls swap there is no policy.
+func makeRules(load func() (*Loaded, error), apply func(*Loaded) error, after func(), log *slog.Logger, near *Surroundings) (*rules, error) {
 	r := &rules{load: load, apply: apply, after: after, log: log, lists: near.Lists}
 	r.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starferry_reloads_total", Help: "Reloads of policy and devices, by result: ok or refused.",
@@ -59,12 +71,10 @@ func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after fun
 		return nil, err
 	}
 	r.lists.tellOf(r)
-	if err := r.swap(nil); err != nil {
-		return nil, err
-	}
 	return r, nil
 }
 
+// now returns the policy in force; nil: none has been read yet.
 func (r *rules) now() *policy.Policy { return r.current.Load() }
 
 // swap reads everything anew, with newer lists if newer opens them, and puts it
@@ -93,8 +103,14 @@ func (r *rules) swap(newer list.Opener) (err error) {
 	return nil
 }
 
+// errLoading is the error of who wants what there is a policy for.
+var errLoading = errors.New("the policy is still being loaded; try again in a moment")
+
 // reload swaps, tells, and has everything judged again.
 func (r *rules) reload(why string) error {
+	if r.now() == nil {
+		return errLoading
+	}
 	err := r.exchange(why, nil)
 	if err != nil {
 		r.mu.Lock()
@@ -127,7 +143,10 @@ func (r *rules) exchange(why string, newer list.Opener) error {
 func (r *rules) status() (version string, loadedAt time.Time, failed string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.now().Version(), r.loadedAt, r.failed
+	if p := r.now(); p != nil {
+		version = p.Version()
+	}
+	return version, r.loadedAt, r.failed
 }
 
 func (r *rules) watched() []string {

@@ -154,10 +154,10 @@ func (a *asking) answer(ctx context.Context, from netip.Addr) *outcome {
 		}
 	}
 	switch {
+	case a.policy == nil: // nor are the devices, so that nobody is known
+		return a.failed(dns.ExtendedErrorCodeNotReady, "the policy is not loaded yet")
 	case a.asker.Kind == device.Unidentified:
 		return refused("unknown network")
-	case a.policy == nil:
-		return a.failed(dns.ExtendedErrorCodeNotReady, "the policy is not loaded yet")
 	case a.Class == dns.ClassCHAOS:
 		return a.chaos()
 	case a.Class != dns.ClassINET:
