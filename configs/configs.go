@@ -91,6 +91,7 @@ type Upstream struct {
 	Strategy  upstream.Strategy
 	Timeout   time.Duration    // of one question
 	Bootstrap []netip.AddrPort // who knows the addresses of servers without one
+	TrustAD   bool             // what they say is authentic is passed on as such
 	Domains   []string         // names below them are asked here unless a policy says otherwise
 	At        yamlpos.Pos
 }

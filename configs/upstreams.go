@@ -33,8 +33,9 @@ func (r *reader) upstreams(m *yamlpos.Map, zones []Zone) (out []Upstream) {
 		} else {
 			claims = claimDomains(group, domains)
 		}
+		trusted := yamlpos.Read(group, "trust_ad", false, yamlpos.Bool)
 		u := r.upstream(name, group)
-		u.Domains = claims
+		u.Domains, u.TrustAD = claims, trusted
 		out = append(out, u)
 	}
 	return out

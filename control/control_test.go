@@ -67,7 +67,7 @@ var someStatus = &Status{
 			{Group: "corp", Server: "tls://192.0.2.54", Asked: 4, Failed: 4, InARow: 4, Error: "i/o timeout"},
 		},
 		Caches: []Cache{{Level: "packed", Entries: 12, Bytes: 3 << 20, Hits: 90}, {Level: "lower", Entries: 7, Bytes: 1500, Hits: 30, Misses: 5, Stale: 1, Prefetched: 2}},
-		Guard:  &Guard{OverClient: 3, OverNetwork: 2, Dropped: 1, Truncated: 4, InWork: 6, Memory: 3 << 30, Shedding: true, ShedWork: 8, ShedMemory: 9},
+		Guard:  &Guard{OverClient: 3, OverNetwork: 2, Dropped: 1, Truncated: 4, Challenged: 7, InWork: 6, Memory: 3 << 30, Shedding: true, ShedWork: 8, ShedMemory: 9},
 		Certificates: []Certificate{
 			{File: "a.pem", Names: []string{"a.test", "b.test", "c.test", "d.test"}, Expires: time.Date(2030, 1, 4, 3, 30, 0, 0, time.UTC)},
 			{File: "b.pem", Expires: time.Date(2030, 1, 2, 2, 28, 59, 0, time.UTC), Problem: "b.pem has expired"},
@@ -118,7 +118,7 @@ lower   7        1.5 KiB  30    5       1      2
 
 GUARD
 questions  3 over the rate of a client, 2 of a network
-responses  1 dropped, 4 truncated
+responses  1 dropped, 4 truncated, 7 challenged
 work       6 now; 8 turned away
 memory     3.0 GiB, SHEDDING; 9 turned away
 

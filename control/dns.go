@@ -58,6 +58,7 @@ type Guard struct {
 	OverNetwork uint64 `json:"over_network"` // and of a network
 	Dropped     uint64 `json:"responses_dropped"`
 	Truncated   uint64 `json:"responses_truncated"`
+	Challenged  uint64 `json:"responses_challenged"`
 	Displaced   uint64 `json:"displaced"` // what was forgotten early for want of room
 	InWork      int    `json:"in_work"`   // questions, now
 	Memory      uint64 `json:"memory_bytes"`
@@ -135,7 +136,7 @@ func (g *Guard) print(b *strings.Builder) {
 	}
 	table(b, []string{"GUARD"}, [][]string{
 		{"questions", fmt.Sprintf("%d over the rate of a client, %d of a network", g.OverClient, g.OverNetwork)},
-		{"responses", fmt.Sprintf("%d dropped, %d truncated", g.Dropped, g.Truncated)},
+		{"responses", fmt.Sprintf("%d dropped, %d truncated, %d challenged", g.Dropped, g.Truncated, g.Challenged)},
 		{"work", fmt.Sprintf("%d now; %d turned away", g.InWork, g.ShedWork)},
 		{"memory", fmt.Sprintf("%s; %d turned away", memory, g.ShedMemory)},
 	})

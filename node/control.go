@@ -62,7 +62,9 @@ func (g *Gateway) Status() *control.Status {
 	s.Leases = leases(g.labels.table)
 	s.DNS, s.NotReady = g.dns.status(), g.unready()
 	s.Lists = g.near.Lists.status()
-	s.Warnings = append(s.Warnings, g.rules.now().Warnings()...)
+	if p := g.rules.now(); p != nil {
+		s.Warnings = append(s.Warnings, p.Warnings()...)
+	}
 	return s
 }
 

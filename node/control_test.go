@@ -41,9 +41,20 @@ type tower struct {
 	broken   atomic.Bool // the policy is, from now on
 }
 
-func newTower(t *testing.T) *tower { return newTowerWith(t, nil, nil) }
+func newTower(t *testing.T) *tower {
+	w := newTowerWith(t, nil, nil)
+	w.loaded(t)
+	return w
+}
+
+// loaded waits until the policy is in force.
+func (w *tower) loaded(t *testing.T) {
+	t.Helper()
+	eventually(t, "the policy is in force", func() bool { return w.status(t).Policy.Version != "" })
+}
 
 // newTowerWith makes one that has lists, and loads by load instead of its own.
+// It need not have loaded yet.
 func newTowerWith(t *testing.T, lists *Lists, load func() (*Loaded, error)) *tower {
 	dir, err := os.MkdirTemp("", "sf") // a socket's path has 107 bytes
 	if err != nil {

@@ -186,6 +186,9 @@ func upDown(up bool) string {
 
 // explain answers `starferry explain`.
 func (g *Gateway) explain(ctx context.Context, q control.Question) (string, any, error) {
+	if g.rules.now() == nil {
+		return "", nil, errLoading
+	}
 	name, t, err := asked(q)
 	if err != nil {
 		return "", nil, err

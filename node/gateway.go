@@ -53,8 +53,8 @@ type Gateway struct {
 	handshakes handshakes
 }
 
-// NewGateway checks and makes a gateway. load reads its policy and devices,
-// now and whenever they change.
+// NewGateway checks and makes a gateway. load reads its policy and devices once
+// it listens, and whenever they change.
 func NewGateway(set *configs.Gateway, key link.PrivateKey, load func() (*Loaded, error), near Surroundings) (*Gateway, error) {
 	g := &Gateway{set: set}
 	var err error
@@ -72,7 +72,7 @@ func NewGateway(set *configs.Gateway, key link.PrivateKey, load func() (*Loaded,
 	if err := g.makeLabels(&set.Node, steer.Config{Keep: keepGateway}, set.Egresses, g.askNode); err != nil {
 		return nil, err
 	}
-	if g.rules, err = newRules(load, g.apply, g.reloaded, g.log, &g.near); err != nil {
+	if g.rules, err = makeRules(load, g.apply, g.reloaded, g.log, &g.near); err != nil {
 		return nil, err
 	}
 	if g.dns, err = newGatewayDNS(g); err != nil {
@@ -137,39 +137,69 @@ func (g *Gateway) devicesChanged(ids []device.ID) {
 // linkLost ends the flows of an egress that does not come back.
 func (g *Gateway) linkLost(name string) { g.cutFar(name) }
 
-// Run serves until ctx is done.
+// Run serves until ctx is done. It listens at once; until the policy is loaded
+// all questions are answered SERVFAIL, and nothing else is done for anybody.
 func (g *Gateway) Run(ctx context.Context) error {
 	if err := g.trunk.startLocal(&g.near, g.set.Address, g.set.MTU); err != nil {
 		return err
 	}
 	defer g.trunk.local.Close()
 	defer g.labels.table.Close()
-	if err := g.openShared(ctx); err != nil {
-		return err
-	}
-	defer g.shared.Close()
-	if err := g.shared.countRefused(g.near.Metrics); err != nil {
-		return err
-	}
-	undo, err := g.openLAN()
-	if err != nil {
-		return err
-	}
-	defer undo()
-	g.store.Changed = g.devicesChanged
 	dns, err := g.dns.tasks()
 	if err != nil {
 		return err
 	}
 	g.trunk.listening.opened(dns)
+	g.store.Changed = g.devicesChanged
+	undo := func() {}
+	defer func() { undo() }()
+	return lifecycle.Run(ctx, append(dns, []lifecycle.Task{
+		{Name: "control", Run: g.serveControl},
+		{Name: "metrics", Run: func(ctx context.Context) error { return serveMetrics(ctx, g.set.Metrics, &g.near, g.unready) }},
+		{Name: "gateway", Run: func(ctx context.Context) (err error) {
+			undo, err = g.prepare(ctx)
+			if err == nil {
+				err = g.serve(ctx)
+			}
+			return err
+		}},
+	}...)...)
+}
+
+// prepare loads all that is decided by, and opens what is not there for
+// questions alone. What it returns undoes that, also after an error.
+func (g *Gateway) prepare(ctx context.Context) (undo func(), err error) {
+	var all []func()
+	undo = func() {
+		for _, f := range slices.Backward(all) {
+			f()
+		}
+	}
+	if err := g.rules.first(); err != nil {
+		return undo, err
+	}
+	if err := g.openShared(ctx); err != nil {
+		return undo, err
+	}
+	all = append(all, func() { g.shared.Close() })
+	if err := g.shared.countRefused(g.near.Metrics); err != nil {
+		return undo, err
+	}
+	down, err := g.openLAN()
+	if err != nil {
+		return undo, err
+	}
+	all = append(all, down)
+	return undo, nil
+}
+
+// serve does all but answer questions.
+func (g *Gateway) serve(ctx context.Context) error {
 	posture, err := g.postures.tasks()
 	if err != nil {
 		return err
 	}
-	tasks := slices.Concat(g.tasks(), g.probers(), dns, posture, []lifecycle.Task{
-		{Name: "control", Run: g.serveControl},
-		{Name: "metrics", Run: func(ctx context.Context) error { return serveMetrics(ctx, g.set.Metrics, &g.near, g.unready) }},
-	})
+	tasks := slices.Concat(g.tasks(), g.probers(), posture)
 	if lan := g.trunk.lanTask; lan != nil {
 		tasks = append(tasks, *lan)
 	}

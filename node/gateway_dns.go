@@ -95,7 +95,6 @@ func (d *gatewayDNS) makeHandler() *resolver.Gateway {
 		Repeat:    d.queries.repeat(),
 
 		Unrecorded: d.queries.unrecorded,
-		Now:        now,
 	}
 	if len(set.Forwarders) > 0 {
 		h.Forwarder = d.who.forwarders.Contains

@@ -25,7 +25,7 @@ import (
 // unready says what keeps the gateway from its work.
 func (g *Gateway) unready() (why []string) {
 	if g.rules.now() == nil {
-		why = append(why, "the policy is not loaded")
+		why = append(why, "the policy and its lists are being loaded")
 	}
 	why = append(why, g.trunk.listening.unready()...)
 	return append(why, g.dns.outside.unready(defaultGroup)...)

@@ -37,6 +37,9 @@ func newOffice(t *testing.T) *office {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { g.labels.table.Close() })
+	if err := g.rules.first(); err != nil {
+		t.Fatal(err)
+	}
 	o.Gateway = g
 	g.shared = &Shared{
 		PutVerdicts: func(_ context.Context, id device.ID, v posture.Verdicts, at time.Time) error {

@@ -101,6 +101,7 @@ func TestListIsRenewed(t *testing.T) {
 	dir := t.TempDir()
 	lists, broken := p.lists(t, dir), error(nil)
 	w := newTowerWith(t, lists, p.loader(lists, &broken))
+	w.loaded(t)
 	blocked := func(name string) bool { return strings.Contains(w.ask(t, name, "alice"), "status: NXDOMAIN") }
 	if !blocked("old.test") || blocked("ads.test") || blocked("needed.test") {
 		t.Fatal("the first list is not in force")

@@ -49,6 +49,7 @@ var serverCounters = []struct {
 	{upstreamDesc("failures_total", "Questions without an answer that can be used.", "server"), func(s *upstream.ServerStats) uint64 { return s.Failures }},
 	{upstreamDesc("refusals_total", "Answers with SERVFAIL, REFUSED and the like.", "server"), func(s *upstream.ServerStats) uint64 { return s.Refusals }},
 	{upstreamDesc("truncated_total", "Answers over UDP that had to be asked for over TCP.", "server"), func(s *upstream.ServerStats) uint64 { return s.Truncated }},
+	{upstreamDesc("silent_total", "Questions without an answer over UDP that were asked over TCP.", "server"), func(s *upstream.ServerStats) uint64 { return s.Silent }},
 	{upstreamDesc("mismatched_total", "Messages that answer nothing that was asked: forgeries, mostly.", "server"), func(s *upstream.ServerStats) uint64 { return s.Mismatched }},
 	{upstreamDesc("case_lost_total", "Answers that did not keep the case of letters.", "server"), func(s *upstream.ServerStats) uint64 { return s.CaseLost }},
 	{upstreamDesc("probes_total", "Probes while it was down.", "server"), func(s *upstream.ServerStats) uint64 { return s.Probes }},
@@ -205,6 +206,7 @@ func (w telling) guard(g *listen.Guard) {
 		n := g.Responses.Stats()
 		w.counter(guardResponsesDesc, n.Dropped, "dropped")
 		w.counter(guardResponsesDesc, n.Truncated, "truncated")
+		w.counter(guardResponsesDesc, n.Challenged, "challenged")
 		w.counter(guardDisplacedDesc, n.Displaced, "responses")
 	}
 	if g.Load != nil {

@@ -23,6 +23,9 @@ const querySize = 1232
 // query answers `starferry query`: it is a question like others, which counts,
 // is remembered and takes a lease, but comes over no socket and under no limit.
 func (g *Gateway) query(ctx context.Context, q control.Question) (string, error) {
+	if g.rules.now() == nil {
+		return "", errLoading
+	}
 	name, t, err := asked(q)
 	if err != nil {
 		return "", err

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -54,7 +55,18 @@ type rules struct {
 	failed   string // why the last reload was refused; empty if it was not
 }
 
+// newRules reads everything, and puts it in force.
 func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after func(), log *slog.Logger, near *Surroundings) (*rules, error) {
+	r, err := makeRules(load, apply, after, log, near)
+	if err == nil {
+		err = r.first()
+	}
+	return r, err
+}
+
+// makeRules is newRules for a node that serves before it has read anything: until
+// somebody calls first there is no policy.
+func makeRules(load func() (*Loaded, error), apply func(*Loaded) error, after func(), log *slog.Logger, near *Surroundings) (*rules, error) {
 	r := &rules{load: load, apply: apply, after: after, log: log, lists: near.Lists, exchanged: make(chan struct{}, 1)}
 	r.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starferry_reloads_total", Help: "Reloads of policy and devices, by result: ok or refused.",
@@ -63,15 +75,15 @@ func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after fun
 		return nil, err
 	}
 	r.lists.tellOf(r)
-	if err := r.swap(nil, atOnce); err != nil {
-		return nil, err
-	}
 	return r, nil
 }
 
-// atOnce is how policies are read that somebody waits for.
-func atOnce(f func() error) error { return f() }
+// first is the first swap. Somebody waits for it, so nothing is left to others.
+func (r *rules) first() error {
+	return r.swap(nil, func(read func() error) error { return read() })
+}
 
+// now returns the policy in force; nil: none has been read yet.
 func (r *rules) now() *policy.Policy { return r.current.Load() }
 
 // swap reads everything anew, with newer lists if newer opens them, and puts it
@@ -102,8 +114,14 @@ func (r *rules) swap(newer list.Opener, do func(func() error) error) (err error)
 	return nil
 }
 
+// errLoading is the error of who wants what there is a policy for.
+var errLoading = errors.New("the policy is still being loaded; try again in a moment")
+
 // reload swaps, tells, and has everything judged again.
 func (r *rules) reload(why string) error {
+	if r.now() == nil {
+		return errLoading
+	}
 	err := r.exchange(why, nil)
 	if err != nil {
 		r.mu.Lock()
@@ -152,7 +170,10 @@ const rest = 5 * time.Second
 func (r *rules) status() (version string, loadedAt time.Time, failed string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.now().Version(), r.loadedAt, r.failed
+	if p := r.now(); p != nil {
+		version = p.Version()
+	}
+	return version, r.loadedAt, r.failed
 }
 
 func (r *rules) watched() []string {

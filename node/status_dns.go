@@ -81,7 +81,7 @@ func guardStatus(g *listen.Guard) *control.Guard {
 	}
 	if g.Responses != nil {
 		n := g.Responses.Stats()
-		s.Dropped, s.Truncated = n.Dropped, n.Truncated
+		s.Dropped, s.Truncated, s.Challenged = n.Dropped, n.Truncated, n.Challenged
 		s.Displaced += n.Displaced
 	}
 	if g.Load != nil {

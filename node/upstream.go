@@ -49,7 +49,7 @@ func newOutside(groups []configs.Upstream, set configs.Cache, near *Surroundings
 			return nil, fmt.Errorf("upstream group %s: %w", u.Name, err)
 		}
 		in := &group{resolvers: g, Source: &cache.Source{
-			Cache: o.cache, Group: u.Name, Ask: g.Exchange, Lives: lives(set), Stale: set.ServeStale, StaleTTL: set.StaleTTL, Prefetch: set.Prefetch,
+			Cache: o.cache, Group: u.Name, Ask: g.Exchange, Back: g.Back, Lives: lives(set), Stale: set.ServeStale, StaleTTL: set.StaleTTL, Prefetch: set.Prefetch, TrustAD: u.TrustAD,
 		}}
 		o.groups[u.Name] = in
 		for _, d := range u.Domains {
@@ -65,7 +65,7 @@ func newOutside(groups []configs.Upstream, set configs.Cache, near *Surroundings
 
 func newGroup(u configs.Upstream, near *Surroundings) (*upstream.Group, error) {
 	return upstream.New(upstream.Config{
-		Servers: u.Servers, Strategy: u.Strategy, Timeout: u.Timeout, Bootstrap: u.Bootstrap, Dial: near.simulated,
+		Servers: u.Servers, Strategy: u.Strategy, Timeout: u.Timeout, Bootstrap: u.Bootstrap, TrustAD: u.TrustAD, Dial: near.simulated,
 	})
 }
 

@@ -148,7 +148,7 @@ func (a *asking) alias(ctx context.Context, o *outcome, target string) *outcome 
 	q.Name = target
 	r, err := a.reply(ctx, q)
 	if err != nil {
-		return a.failed(edeNoAnswer, "upstream does not answer for "+target)
+		return a.unanswered("upstream does not answer for "+target, err)
 	}
 	hops, _ := follow(target, r.Answer)
 	p := a.passed(Overridden, hops, &r, false)

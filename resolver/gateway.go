@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -81,7 +82,7 @@ type Gateway struct {
 	Repeat func(*Record)
 	// Unrecorded tells actions that nobody wants a record of.
 	Unrecorded func(Action) bool
-	Now        func() time.Time
+	Now        func() time.Time // nil: the clock's, or that of the question's coming
 }
 
 // An asking is one question in work at the gateway.
@@ -158,10 +159,10 @@ func (a *asking) answer(ctx context.Context, from netip.Addr) *outcome {
 		}
 	}
 	switch {
+	case a.policy == nil: // nor are the devices, so that nobody is known
+		return a.failed(dns.ExtendedErrorCodeNotReady, "the policy is not loaded yet")
 	case a.asker.Kind == device.Unidentified:
 		return refused("unknown network")
-	case a.policy == nil:
-		return a.failed(dns.ExtendedErrorCodeNotReady, "the policy is not loaded yet")
 	case a.Class == dns.ClassCHAOS:
 		return a.chaos()
 	case a.Class != dns.ClassINET:
@@ -317,7 +318,7 @@ func (a *asking) forward(ctx context.Context, as Action) *outcome {
 		a.ask(ctx, a.Question)
 	}
 	if a.failure != nil {
-		return a.failed(edeNoAnswer, "upstream does not answer")
+		return a.unanswered("upstream does not answer", a.failure)
 	}
 	if a.hops == nil {
 		a.hops, a.plainly = follow(a.Name, a.upstream.Answer)
@@ -342,8 +343,9 @@ func (a *asking) passed(as Action, hops Facts, r *cache.Reply, plainly bool) *ou
 	if bad, ok := a.forbidden(m.Answer, m.Extra); ok {
 		return a.rebinding(bad)
 	}
-	o.reply, o.ad = nil, r.AD
-	o.answer, o.ns, o.extra = inChain(m.Answer, hops), m.Ns, m.Extra
+	answers := len(m.Answer)
+	o.reply, o.answer, o.ns, o.extra = nil, inChain(m.Answer, hops), m.Ns, m.Extra
+	o.ad = r.AD && len(o.answer) == answers // it is what upstream has vouched for
 	return o
 }
 
@@ -368,9 +370,17 @@ func (a *asking) told(o *outcome, r *cache.Reply) {
 		o.explained(dns.ExtendedErrorCodeStaleAnswer, "upstream does not answer")
 	case r.Why.Given:
 		o.explained(r.Why.Code, "upstream: "+r.Why.Text)
-	case r.Kept && r.Rcode == dns.RcodeServerFailure:
+	case r.Kept && r.Failed():
 		o.explained(dns.ExtendedErrorCodeCachedError, "upstream failed lately")
 	}
+}
+
+// unanswered is what who asks gets when upstream does not answer, or did not
+// lately (RFC 8914 section 4.14).
+func (a *asking) unanswered(why string, err error) *outcome {
+	o := a.failed(edeNoAnswer, why)
+	o.kept = errors.As(err, new(*cache.Failure))
+	return o
 }
 
 // failed is what who asks gets when something is broken.

@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/starferry/starferry/resolver/listen"
+	"github.com/starferry/starferry/resolver/upstream"
 )
 
 func TestGateway(t *testing.T) {
@@ -235,6 +236,19 @@ func TestWhenUpstreamFails(t *testing.T) {
 		f.up.broken["www.allowed.test."] = errors.New("down")
 		if got := f.dig(t, "alice", asks); got != want {
 			t.Errorf("%s:\n got %s\nwant %s", asks, got, want)
+		}
+	}
+}
+
+// Who asks again soon is told besides that nobody was asked again.
+func TestAFailureThatWasKept(t *testing.T) {
+	f := newFleet(t)
+	f.Upstream = cached(f.up.resolve)
+	f.up.broken["www.allowed.test."] = upstream.ErrNoAnswer
+	const fresh = "SERVFAIL; EDE 22 upstream does not answer"
+	for i, want := range []string{fresh, fresh + "; EDE 13 "} {
+		if got := f.dig(t, "alice", "www.allowed.test"); got != want {
+			t.Errorf("question %d gets %s, want %s", i, got, want)
 		}
 	}
 }

@@ -132,6 +132,7 @@ type outcome struct {
 	ede     bool // there is an extended error
 	code    uint16
 	text    string
+	kept    bool        // the error was kept from before, which is said besides
 	options []dns.EDNS0 // for nodes
 
 	route string     // by which it was steered, or would have been
@@ -189,6 +190,9 @@ func (in *inbound) reply(o *outcome) *dns.OPT {
 	opt.Option = append(opt.Option, o.options...)
 	if o.ede {
 		opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: o.code, ExtraText: shorten(o.text, edeText)})
+	}
+	if o.kept {
+		opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeCachedError})
 	}
 	return opt
 }

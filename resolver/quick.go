@@ -173,7 +173,9 @@ func (a *asking) noted(e *packed.Entry[memo], o *outcome) {
 // general reports whether the outcome is the same for all in a scope.
 func (o *outcome) general() bool {
 	switch o.action {
-	case Allowed, Blocked, Overridden, Steered:
+	case Allowed:
+		return o.rcode == dns.RcodeSuccess || o.rcode == dns.RcodeNameError
+	case Blocked, Overridden, Steered:
 		return o.rcode != dns.RcodeServerFailure
 	}
 	return false
@@ -197,7 +199,7 @@ func (g *Gateway) now() time.Time { return now(g.Now) }
 
 // when returns the time of a client's question.
 func (g *Gateway) when(c *listen.Client) time.Time {
-	if c.At.IsZero() {
+	if g.Now != nil || c.At.IsZero() {
 		return g.now()
 	}
 	return c.At

@@ -88,7 +88,7 @@ func (z *zone) resolve(_ context.Context, m *dns.Msg) (*dns.Msg, error) {
 // sourceOf returns a source that asks a resolver in the library's form, with a
 // cache of so many bytes.
 func sourceOf(bytes int, resolve func(context.Context, *dns.Msg) (*dns.Msg, error)) func(context.Context, string, cache.Question) (cache.Reply, error) {
-	s := &cache.Source{Cache: cache.New(bytes), Ask: func(ctx context.Context, q cache.Question) ([]byte, error) {
+	s := &cache.Source{Cache: cache.New(bytes), TrustAD: true, Ask: func(ctx context.Context, q cache.Question) ([]byte, error) {
 		m := new(dns.Msg)
 		name, _, err := dns.UnpackDomainName([]byte(q.Name), 0)
 		if err != nil {

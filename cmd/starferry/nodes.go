@@ -18,9 +18,9 @@ type runner interface{ Run(context.Context) error }
 // roles returns the roles that this program can run.
 func roles() []role {
 	return []role{
-		{"gateway", "run the node that devices ask", running(newGateway)},
-		{"egress", "run the node that decides again and hands on to connectors", running(newEgress)},
-		{"connector", "run the node in the mainland, which dials out to egresses", running(newConnector)},
+		{"gateway", "run the node that devices ask", true, running(newGateway)},
+		{"egress", "run the node that decides again and hands on to connectors", false, running(newEgress)},
+		{"connector", "run the node in the mainland, which dials out to egresses", false, running(newConnector)},
 	}
 }
 

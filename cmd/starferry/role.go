@@ -17,9 +17,10 @@ import (
 )
 
 // A role is what a machine can be in the fleet. run runs its node until ctx is
-// done; how a policy and devices are read anew is load.
+// done; how a policy and devices are read, and read anew, is load.
 type role struct {
 	name, short string
+	early       bool // it listens before it reads more than its own file
 	run         func(ctx context.Context, set *configs.Set, load func() (*configs.Set, error), lists *node.Lists, log *slog.Logger) error
 }
 
@@ -33,7 +34,6 @@ func (r role) command() *cobra.Command {
 		Example: "  starferry " + r.name + " -c /etc/starferry/" + r.name + ".yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path := cmp.Or(config, filepath.Join(configs.DefaultFolder, r.name+".yaml"))
-			load := func() (*configs.Set, error) { return r.load(&loader, path) }
 			log, err := logger(cmd.ErrOrStderr(), format, verbose)
 			if err != nil {
 				return err
@@ -45,12 +45,10 @@ func (r role) command() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			set, err := load()
+			load := r.loading(&loader, path, log)
+			set, err := r.settings(path, load)
 			if err != nil {
-				return fmt.Errorf("%s cannot be used:\n%w", path, err)
-			}
-			for _, text := range set.Warnings {
-				log.Warn(text)
+				return err
 			}
 			return r.run(cmd.Context(), set, load, lists, log)
 		},
@@ -75,12 +73,45 @@ func (r role) fetched(ctx context.Context, loader *configs.Loader, path string, 
 	return lists, nil
 }
 
-func (r role) load(loader *configs.Loader, path string) (*configs.Set, error) {
-	set, err := loader.Load(configs.OS, path)
-	if err == nil && set.Role() != r.name {
-		return nil, fmt.Errorf("%s has role %s, not %s", path, set.Role(), r.name)
+// settings returns those of the node. One that listens early reads what else
+// there is later.
+func (r role) settings(path string, load func() (*configs.Set, error)) (*configs.Set, error) {
+	if !r.early {
+		return load()
 	}
-	return set, err
+	set, err := configs.LoadAlone(configs.OS, path)
+	return set, r.unusable(path, set, err)
+}
+
+// loading returns what reads all files. The first time mistakes are those of a
+// node that cannot start, and warnings are logged.
+func (r role) loading(loader *configs.Loader, path string, log *slog.Logger) func() (*configs.Set, error) {
+	loads := 0
+	return func() (*configs.Set, error) {
+		loads++
+		set, err := loader.Load(configs.OS, path)
+		if loads > 1 {
+			return set, err
+		}
+		if err := r.unusable(path, set, err); err != nil {
+			return nil, err
+		}
+		for _, text := range set.Warnings {
+			log.Warn(text)
+		}
+		return set, nil
+	}
+}
+
+// unusable is the error of files that no node of the role can start with.
+func (r role) unusable(path string, set *configs.Set, err error) error {
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s cannot be used:\n%w", path, err)
+	case set.Role() != r.name:
+		return fmt.Errorf("%s has role %s, not %s", path, set.Role(), r.name)
+	}
+	return nil
 }
 
 func logger(w io.Writer, format string, verbose bool) (*slog.Logger, error) {

@@ -8,8 +8,8 @@
 //
 // A [Source] answers from the cache what it can and asks for the rest. How
 // long an answer lives: the least TTL of its records within bounds; a negative
-// one by its SOA record (RFC 2308 section 5), and not at all without one; SERVFAIL
-// five seconds (RFC 9520 section 3.2). Answers that are no longer good are kept a
+// one by its SOA record (RFC 2308 section 5), and not at all without one; a
+// failure five seconds, and that nobody answers a second and more (RFC 9520 section 3.2). Answers that are no longer good are kept a
 // while longer: they serve if nothing better is to be had (RFC 8767).
 package cache
 
@@ -81,6 +81,7 @@ type entry struct {
 	hash       uint64
 	key        Key
 	answer     wire.Answer
+	failure    *Failure // that there is no answer
 	stored     time.Time
 	expiry     time.Time
 	gone       time.Time // until when it serves as a stale one; not before expiry
@@ -96,7 +97,11 @@ type entry struct {
 const overhead = 400
 
 func (e *entry) size() int {
-	return overhead + len(e.answer.Msg) + len(e.answer.TTLs) + len(e.answer.Why.Text) + len(e.key.Name)
+	n := overhead
+	if e.failure != nil {
+		n += len(e.failure.reason)
+	}
+	return n + len(e.answer.Msg) + len(e.answer.TTLs) + len(e.answer.Why.Text) + len(e.key.Name)
 }
 
 // A Reply is an answer with how it was come by.
@@ -116,8 +121,13 @@ func (s *Source) reply(e *entry, now time.Time) Reply {
 	if stale == 0 {
 		stale = staleTTL
 	}
+	answer, over := &e.answer, !now.Before(e.expiry)
+	if over && answer.AD { // nobody vouches for it any more
+		doubtful := *answer
+		doubtful.AD, answer = false, &doubtful
+	}
 	return Reply{
-		Answer: &e.answer, Kept: true, Stale: !now.Before(e.expiry), Life: uint32(e.expiry.Sub(e.stored) / time.Second), stale: stale,
+		Answer: answer, Kept: true, Stale: over, Life: uint32(e.expiry.Sub(e.stored) / time.Second), stale: stale,
 		Age: uint32((passed + time.Second - 1) / time.Second),
 	}
 }
@@ -150,7 +160,7 @@ func (r Reply) Msg() *dns.Msg {
 			h.Ttl = max(h.Ttl-min(h.Ttl, span.Age), span.Least)
 		}
 	}
-	m.Rcode = r.Rcode
+	m.Rcode, m.AuthenticatedData = r.Rcode, r.AD
 	return m
 }
 

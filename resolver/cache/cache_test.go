@@ -92,7 +92,7 @@ func TestLifetime(t *testing.T) {
 		{"a chain that ends in nothing", answer(t, 0, "www.example.com. 20 IN CNAME c.example.com.", "--", fmt.Sprintf(soa, 300, 60)), 20 * time.Second},
 		{"a chain that ends in nothing, without SOA", answer(t, 0, "www.example.com. 20 IN CNAME c.example.com."), 0},
 		{"SERVFAIL", answer(t, 2), 5 * time.Second},
-		{"REFUSED", answer(t, 5), 0},
+		{"REFUSED", answer(t, 5), 5 * time.Second},
 	}
 	for _, tt := range tests {
 		s := &Source{Cache: New(1 << 20), Ask: (&server{m: tt.m}).ask}
@@ -101,6 +101,33 @@ func TestLifetime(t *testing.T) {
 			t.Errorf("%s lives %v, want %v (%v)", tt.what, got, tt.want, err)
 		}
 	}
+}
+
+// What the resolvers say is authentic is so for those only who trust them, and as
+// long as they say so.
+func TestAuthentic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, trust := range []bool{false, true} {
+			up := &server{m: answer(t, 0, "www.example.com. 60 IN A 192.0.2.1")}
+			up.m.AuthenticatedData = true
+			s := &Source{Cache: New(1 << 20), Ask: up.ask, Stale: time.Hour, TrustAD: trust}
+			ask := func() bool {
+				r, err := s.Resolve(t.Context(), question(t, "www.example.com."))
+				if err != nil || r.AD != r.Msg().AuthenticatedData {
+					t.Errorf("%v, or it depends on the form", err)
+				}
+				return r.AD
+			}
+			if fresh, kept := ask(), ask(); fresh != trust || kept != trust {
+				t.Errorf("trusted %t: AD is %t, and of what was kept %t", trust, fresh, kept)
+			}
+			up.err = errors.New("down")
+			time.Sleep(time.Minute)
+			if ask() {
+				t.Error("somebody vouches for a stale answer")
+			}
+		}
+	})
 }
 
 func TestBoundsOfLives(t *testing.T) {

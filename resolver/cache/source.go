@@ -46,6 +46,10 @@ type Source struct {
 	Stale    time.Duration // for which answers serve after their end; zero: none does
 	StaleTTL time.Duration // that they are given with; zero: 30 s (RFC 8767 section 4)
 	Prefetch bool
+	TrustAD  bool // what the resolvers say is authentic is passed on as such
+	// Back reports whether one of the resolvers has come back since then, so that
+	// a failure holds no longer. Nil: it is not known.
+	Back func(since time.Time) bool
 
 	Count Counters
 
@@ -67,6 +71,11 @@ func (s *Source) Resolve(ctx context.Context, q Question) (Reply, error) {
 	case e == nil:
 		s.Count.Misses.Add(1)
 		return s.fetch(ctx, k, nil)
+	case s.refused(e, now):
+		return Reply{}, e.failure
+	case e.failure != nil:
+		s.Count.Misses.Add(1)
+		return s.fetch(ctx, k, e)
 	case now.Before(e.expiry):
 		s.Count.Hits.Add(1)
 		e.uses.Add(1)
@@ -79,16 +88,17 @@ func (s *Source) Resolve(ctx context.Context, q Question) (Reply, error) {
 	return s.better(ctx, e)
 }
 
-// errFailed is what a resolver's SERVFAIL counts as where there is something
+// errFailed is what a resolver's SERVFAIL or REFUSED counts as where there is something
 // better than to pass it on.
 var errFailed = errors.New("the resolvers fail")
 
 // fetch asks for an answer and keeps it, without the records that nobody asked
-// for. Where old is there, a failure is an
-// error and does not take its place.
+// for. Where old is an answer, a failure is an error and does not take its place.
 func (s *Source) fetch(ctx context.Context, k Key, old *entry) (Reply, error) {
+	begun := time.Now()
 	msg, err := s.Ask(ctx, k.Question)
 	if err != nil {
+		s.fail(ctx, k, old, begun, err)
 		return Reply{}, err
 	}
 	a, err := read(msg)
@@ -96,7 +106,8 @@ func (s *Source) fetch(ctx context.Context, k Key, old *entry) (Reply, error) {
 		return Reply{}, fmt.Errorf("reading the answer of group %q: %w", k.Group, err)
 	}
 	a.Trim()
-	if old != nil && a.Rcode != wire.Success && a.Rcode != wire.NXDomain {
+	a.AD = a.AD && s.TrustAD
+	if old != nil && old.failure == nil && a.Failed() {
 		return Reply{}, errFailed
 	}
 	lives := s.Lives
@@ -106,7 +117,7 @@ func (s *Source) fetch(ctx context.Context, k Key, old *entry) (Reply, error) {
 	ttl, now := time.Duration(a.Settle(lives))*time.Second, time.Now()
 	e := &entry{key: k, answer: a, stored: now, expiry: now.Add(ttl), gone: now.Add(ttl)}
 	if ttl > 0 {
-		if a.Rcode != wire.Servfail {
+		if !a.Failed() {
 			e.gone = e.gone.Add(s.Stale)
 		}
 		s.Cache.put(e)
@@ -208,8 +219,8 @@ func (s *Source) Renew(ctx context.Context, q Question) {
 	k, now := Key{s.Group, q}, time.Now()
 	e := s.Cache.find(k, now)
 	switch {
-	case !s.Prefetch:
-	case e != nil && now.Before(e.expiry):
+	case !s.Prefetch || e != nil && s.refused(e, now):
+	case e != nil && e.failure == nil && now.Before(e.expiry):
 		e.uses.Store(popular)
 		s.renew(ctx, e, now)
 	default:

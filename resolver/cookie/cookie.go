@@ -9,8 +9,9 @@
 //
 // A cookie that is none of ours, or too old, is no reason to refuse: clients
 // move, servers share addresses, secrets change. The asker is answered as one
-// that has no cookie yet, and gets one (RFC 7873 section 5.2.4 leaves that to
-// the server, and so BADCOOKIE is never said).
+// that has no cookie yet, and gets one (RFC 7873 section 5.2.4). Only where an
+// answer would go to a network that gets too much, BADCOOKIE goes in its place:
+// see package guard.
 package cookie
 
 import (

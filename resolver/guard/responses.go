@@ -25,9 +25,20 @@ type Verdict uint8
 
 // The verdicts.
 const (
-	Drop     Verdict = iota // send nothing
-	Truncate                // send the header and the question with TC=1: a real client comes back over TCP
+	Drop      Verdict = iota // send nothing
+	Truncate                 // send the header and the question with TC=1: a real client comes back over TCP
+	Challenge                // send BADCOOKIE and a cookie in place of the answer: a real client brings it back
 	Send
+)
+
+// A Standing is what is known of the address that an answer goes to.
+type Standing uint8
+
+// The standings.
+const (
+	Unproven Standing = iota // it may be forged
+	Cookies                  // it may be forged, but who asks knows cookies (RFC 7873)
+	Proven                   // who asks is there
 )
 
 // ResponseLimits bound how often the same goes to one network. A field that is
@@ -63,14 +74,15 @@ type Responses struct {
 	slip   uint64 // 0: none
 	exempt networks
 
-	dropped, truncated counter
+	dropped, truncated, challenged counter
 }
 
 // ResponseStats counts since the start.
 type ResponseStats struct {
-	Dropped   uint64
-	Truncated uint64
-	Displaced uint64 // what was forgotten before its time, for others
+	Dropped    uint64
+	Truncated  uint64
+	Challenged uint64
+	Displaced  uint64 // what was forgotten before its time, for others
 }
 
 // NewResponses makes the table.
@@ -105,10 +117,28 @@ func NewResponses(l ResponseLimits) (r *Responses, err error) {
 // Judge counts an answer of this kind about this name to a client and says what
 // to do with it. The name is any form that is always the same, as the wire form
 // in lower case. An answer to a proven source is always sent, and not counted.
-func (r *Responses) Judge(a netip.Addr, proven bool, kind Kind, name []byte, now int64) Verdict {
-	if proven || kind >= kinds {
+//
+// One who knows cookies is challenged instead of being dropped or truncated. As
+// a victim gets challenges too, they are counted as errors are: of more than
+// those may be, most are dropped.
+func (r *Responses) Judge(a netip.Addr, of Standing, kind Kind, name []byte, now int64) Verdict {
+	if of == Proven || kind >= kinds {
 		return Send
 	}
+	v := r.verdict(a, kind, name, now)
+	if v != Send && of == Cookies {
+		if kind != Error {
+			v = r.verdict(a, Error, nil, now)
+		}
+		if v != Drop {
+			v = Challenge
+		}
+	}
+	r.count(v)
+	return v
+}
+
+func (r *Responses) verdict(a netip.Addr, kind Kind, name []byte, now int64) Verdict {
 	p, k := r.paces[kind], keyOf(a)
 	if p.cost == 0 || r.exempt.contains(k) {
 		return Send
@@ -133,7 +163,6 @@ func (r *Responses) judge(hash, now uint64, p pace) Verdict {
 			}
 		}
 		if r.table.put(&b, now, level) {
-			r.count(v)
 			return v
 		}
 	}
@@ -145,12 +174,14 @@ func (r *Responses) count(v Verdict) {
 		r.dropped.Add(1)
 	case Truncate:
 		r.truncated.Add(1)
+	case Challenge:
+		r.challenged.Add(1)
 	}
 }
 
 // Stats returns what was counted.
 func (r *Responses) Stats() ResponseStats {
-	return ResponseStats{r.dropped.Load(), r.truncated.Load(), r.table.displaced.Load()}
+	return ResponseStats{r.dropped.Load(), r.truncated.Load(), r.challenged.Load(), r.table.displaced.Load()}
 }
 
 // Zone returns the last two labels of a name in wire form, for NXDOMAINs whose

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"maps"
 	"net/netip"
 	"testing"
 	"time"
@@ -21,9 +22,9 @@ var (
 )
 
 // attack sends the same answer 1,000 times a second for 20 s and counts the verdicts.
-func attack(r *Responses) (got [3]int) {
+func attack(r *Responses) (got [4]int) {
 	for i := range 20_000 {
-		got[r.Judge(victim, false, Answer, name, int64(i)*1_000_000)]++
+		got[r.Judge(victim, Unproven, Answer, name, int64(i)*1_000_000)]++
 	}
 	return got
 }
@@ -31,7 +32,7 @@ func attack(r *Responses) (got [3]int) {
 // Of an attack on one network with one name the first second's answers go
 // through, and of the rest every second one is truncated.
 func TestAttack(t *testing.T) {
-	for slip, want := range map[int][3]int{
+	for slip, want := range map[int][4]int{
 		0: {Drop: 9995, Truncate: 9995, Send: 10}, 1: {Truncate: 19990, Send: 10}, 5: {Drop: 15992, Truncate: 3998, Send: 10}, -1: {Drop: 19990, Send: 10},
 	} {
 		r := responses(t, ResponseLimits{Answers: 10, Window: 5 * time.Second, Slip: slip})
@@ -48,9 +49,25 @@ func TestWindow(t *testing.T) {
 	for after, want := range map[time.Duration]bool{4900 * time.Millisecond: false, 5200 * time.Millisecond: true} {
 		r := responses(t, ResponseLimits{Answers: 10, Window: 5 * time.Second})
 		attack(r)
-		if v := r.Judge(victim, false, Answer, name, int64(20*time.Second+after)); (v == Send) != want {
+		if v := r.Judge(victim, Unproven, Answer, name, int64(20*time.Second+after)); (v == Send) != want {
 			t.Errorf("%v after the attack the verdict is %v", after, v)
 		}
+	}
+}
+
+// Who knows cookies is told to bring one back, and not more often than the
+// network may get errors: then as often as others are told to come over TCP.
+func TestChallenges(t *testing.T) {
+	r := responses(t, ResponseLimits{Answers: 10, Errors: 20, Slip: 4})
+	got := map[Verdict]int{}
+	for range 110 {
+		got[r.Judge(victim, Cookies, Answer, name, 0)]++
+	}
+	if want := (map[Verdict]int{Send: 10, Challenge: 40, Drop: 60}); !maps.Equal(got, want) { // 20, and every fourth of 80
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if s := r.Stats(); s.Challenged != 40 || s.Dropped != 60 || s.Truncated != 0 {
+		t.Errorf("counted %+v", s)
 	}
 }
 
@@ -62,32 +79,32 @@ func TestOthersAreNotLimited(t *testing.T) {
 	for _, c := range []struct {
 		what   string
 		client netip.Addr
-		proven bool
+		of     Standing
 		kind   Kind
 		name   []byte
 		want   bool
 	}{
-		{"the same", victim, false, Answer, name, false},
-		{"a neighbour", netip.MustParseAddr("192.0.2.99"), false, Answer, name, false},
-		{"a proven source", victim, true, Answer, name, true},
-		{"another name", victim, false, Answer, other, true},
-		{"another kind", victim, false, NXDomain, name, true},
-		{"another network", netip.MustParseAddr("192.0.3.1"), false, Answer, name, true},
+		{"the same", victim, Unproven, Answer, name, false},
+		{"a neighbour", netip.MustParseAddr("192.0.2.99"), Unproven, Answer, name, false},
+		{"a proven source", victim, Proven, Answer, name, true},
+		{"another name", victim, Unproven, Answer, other, true},
+		{"another kind", victim, Unproven, NXDomain, name, true},
+		{"another network", netip.MustParseAddr("192.0.3.1"), Unproven, Answer, name, true},
 	} {
-		if v := r.Judge(c.client, c.proven, c.kind, c.name, end); (v == Send) != c.want {
+		if v := r.Judge(c.client, c.of, c.kind, c.name, end); (v == Send) != c.want {
 			t.Errorf("%s: %v", c.what, v)
 		}
 	}
 	for i := range 100 {
 		made := append([]byte{1, 'a' + byte(i%26)}, name...)
-		v := r.Judge(victim, false, Error, made, end)
+		v := r.Judge(victim, Unproven, Error, made, end)
 		if (v == Send) != (i < 10) {
 			t.Errorf("error %d about names made up: %v", i, v)
 		}
-		if v := r.Judge(victim, false, NoData, name, end); v != Send {
+		if v := r.Judge(victim, Unproven, NoData, name, end); v != Send {
 			t.Errorf("no data, which has no limit: %v", v)
 		}
-		if v := r.Judge(netip.MustParseAddr("127.0.0.1"), false, Answer, name, end); v != Send {
+		if v := r.Judge(netip.MustParseAddr("127.0.0.1"), Unproven, Answer, name, end); v != Send {
 			t.Errorf("an exempt client: %v", v)
 		}
 	}
@@ -97,12 +114,12 @@ func TestOthersAreNotLimited(t *testing.T) {
 func TestAtTheRate(t *testing.T) {
 	r := responses(t, ResponseLimits{})
 	for i := range 200 { // in flight at once, all for one name
-		if v := r.Judge(victim, false, Answer, name, 0); v != Send {
+		if v := r.Judge(victim, Unproven, Answer, name, 0); v != Send {
 			t.Fatalf("answer %d of 200 at once: %v", i, v)
 		}
 	}
 	for i := range 20_000 {
-		if v := r.Judge(victim, false, Answer, name, int64(time.Second)+int64(i)*5_050_000); v != Send {
+		if v := r.Judge(victim, Unproven, Answer, name, int64(time.Second)+int64(i)*5_050_000); v != Send {
 			t.Fatalf("answer %d: %v", i, v)
 		}
 	}
@@ -177,7 +194,7 @@ func TestAmplification(t *testing.T) {
 
 func TestJudgeDoesNotAllocate(t *testing.T) {
 	r, now := responses(t, ResponseLimits{}), int64(0)
-	if n := testing.AllocsPerRun(1000, func() { now += 1000; r.Judge(victim, false, NXDomain, Zone(name), now) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { now += 1000; r.Judge(victim, Unproven, NXDomain, Zone(name), now) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -187,6 +204,6 @@ func BenchmarkJudge(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		now += 10_000
-		r.Judge(victim, false, Answer, name, now)
+		r.Judge(victim, Unproven, Answer, name, now)
 	}
 }

@@ -62,44 +62,77 @@ func (s *Server) admits(a netip.Addr, proven bool) bool {
 	}
 }
 
-// refuses answers those whose question is not looked at: it asks too much, or
-// its cookie cannot be one. Over UDP who asks too much hears nothing.
-func (s *Server) refuses(c *Client, q *wire.Question, w *seen, out []byte) (resp []byte, refused bool) {
-	rcode := dns.RcodeRefused
+// standing is what w says of the client's address.
+func (w *seen) standing() guard.Standing {
 	switch {
-	case w.state == cookie.Malformed: // RFC 7873 section 5.2.2
-		rcode = dns.RcodeFormatError
-	case s.admits(c.Addr.Addr(), w.proven):
-		return out, false
-	default:
-		s.dropped(c.Listener, Limited)
-		if c.Transport == UDP {
-			return out, true
-		}
+	case w.proven:
+		return guard.Proven
+	case w.n > 0:
+		return guard.Cookies
 	}
-	start := len(out)
-	out = q.AppendShort(out, rcode, false)
-	return wire.AppendOPT(out, start, q, rcode, &wire.Explanation{}), true
+	return guard.Unproven
 }
 
-// limits judges an answer over UDP, which begins at start, by what the network
-// of its client got already.
-func (s *Server) limits(c *Client, q *wire.Question, proven bool, out []byte, start int) []byte {
-	if s.Guard.Responses == nil || proven || len(out) == start {
+// refuses answers those whose question is not looked at: it asks too much, or
+// its cookie cannot be one. Over UDP who asks too much hears nothing; but if
+// somebody else may have asked too much in its name, it is told how to show that
+// it is there, as often as its network may get errors.
+func (s *Server) refuses(c *Client, q *wire.Question, w *seen, out []byte) (resp []byte, refused bool) {
+	switch {
+	case w.state == cookie.Malformed: // RFC 7873 section 5.2.2
+		return w.short(q, out, dns.RcodeFormatError, false), true
+	case s.admits(c.Addr.Addr(), w.proven):
+		return out, false
+	}
+	s.dropped(c.Listener, Limited)
+	switch {
+	case c.Transport != UDP:
+		return w.short(q, out, dns.RcodeRefused, false), true
+	case w.proven || s.Guard.Responses == nil:
+		return out, true
+	}
+	return w.instead(q, out, dns.RcodeSuccess, s.judge(c, w, guard.Error, nil)), true
+}
+
+// judge counts an answer over UDP by what the network of its client got already.
+func (s *Server) judge(c *Client, w *seen, kind guard.Kind, name []byte) guard.Verdict {
+	var buf [256]byte
+	return s.Guard.Responses.Judge(c.Addr.Addr(), w.standing(), kind, wire.AppendLower(buf[:0], name), s.Guard.Clock.Now())
+}
+
+// limits judges an answer over UDP, which begins at start.
+func (s *Server) limits(c *Client, q *wire.Question, w *seen, out []byte, start int) []byte {
+	if s.Guard.Responses == nil || w.proven || len(out) == start {
 		return out
 	}
 	kind, name := kindOf(out[start:], q.Name)
-	var buf [256]byte
-	switch s.Guard.Responses.Judge(c.Addr.Addr(), false, kind, wire.AppendLower(buf[:0], name), s.Guard.Clock.Now()) {
-	case guard.Send:
+	v := s.judge(c, w, kind, name)
+	if v == guard.Send {
 		return out
-	case guard.Truncate:
-		s.dropped(c.Listener, Limited)
-		out = q.AppendShort(out[:start], int(out[start+3]&15), true)
-		return wire.AppendOPT(out, start, q, 0, &wire.Explanation{})
 	}
 	s.dropped(c.Listener, Limited)
-	return out[:start]
+	return w.instead(q, out[:start], int(out[start+3]&15), v)
+}
+
+// instead answers what may go to one who did not ask: nothing, or little more
+// than was asked, which leads one who did to a proof: BADCOOKIE brings it back
+// with its cookie (RFC 7873 section 5.2.3), TC over TCP.
+func (w *seen) instead(q *wire.Question, out []byte, rcode int, v guard.Verdict) []byte {
+	switch {
+	case v == guard.Drop:
+		return out
+	case w.standing() == guard.Cookies:
+		return w.short(q, out, dns.RcodeBadCookie, false)
+	}
+	return w.short(q, out, rcode, true)
+}
+
+// short answers with nothing but a response code, and the asker's cookie.
+func (w *seen) short(q *wire.Question, out []byte, rcode int, truncated bool) []byte {
+	start := len(out)
+	out = q.AppendShort(out, rcode, truncated)
+	out = wire.AppendOPT(out, start, q, rcode, &wire.Explanation{})
+	return wire.AppendOption(out, start, w.option[:w.n])
 }
 
 // kindOf says what an answer is, and by which name it is counted.

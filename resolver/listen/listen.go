@@ -155,7 +155,7 @@ func (s *Server) quick(c *Client, req, out []byte, size int) (resp []byte, ok bo
 		resp = wire.AppendOption(resp, len(out), w.option[:w.n])
 	}
 	if c.Transport == UDP {
-		resp = s.limits(c, q, w.proven, resp, len(out))
+		resp = s.limits(c, q, &w, resp, len(out))
 	}
 	return resp, true
 }

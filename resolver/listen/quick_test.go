@@ -94,26 +94,20 @@ func TestCookies(t *testing.T) {
 	}
 }
 
-// Over UDP who asks too much hears nothing, and before that little more than
-// the header. Who is where it says it is hears what it asks.
+// Over UDP who gets or asks too much hears now and then that it can come over
+// TCP, and nothing else. Who is where it says it is hears what it asks.
 func TestRates(t *testing.T) {
 	s := withGuard(t)
-	var heard []string
+	var got []string
 	for range 6 {
 		resp, ok := s.quick(from(UDP), plainly(t), nil, 1232)
-		switch {
-		case !ok:
+		if !ok {
 			t.Fatal("not answered at once")
-		case len(resp) == 0:
-			heard = append(heard, "silence")
-		case resp[2]&2 != 0:
-			heard = append(heard, "cut")
-		default:
-			heard = append(heard, "all")
 		}
+		got = append(got, heard(t, resp))
 	}
-	if got, want := strings.Join(heard, " "), "all all silence silence silence silence"; got != want && got != "all all cut silence silence silence" {
-		t.Errorf("got %s, want %s or one cut", got, want)
+	if got, want := strings.Join(got, " "), "all all silence cut silence cut"; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 	for i := range 5 {
 		resp, _ := s.quick(from(TCP), plainly(t), nil, 65535)
@@ -123,9 +117,85 @@ func TestRates(t *testing.T) {
 	}
 }
 
+// heard says in a word what came back.
+func heard(t testing.TB, resp []byte) string {
+	t.Helper()
+	var m dns.Msg
+	switch {
+	case len(resp) == 0:
+		return "silence"
+	case m.Unpack(resp) != nil:
+		t.Fatalf("unreadable: %x", resp)
+	case m.Truncated && len(m.Answer) == 0:
+		return "cut"
+	case m.Rcode == dns.RcodeBadCookie && len(m.Answer) == 0 && len(cookieIn(t, resp)) == 48:
+		return "badcookie"
+	}
+	return "all"
+}
+
+// Who may be forged and gets too much, or asks too much, is told to bring a cookie
+// back, or else to come over TCP; who does so gets all. A victim hears little more
+// than was asked in its name.
+func TestChallenge(t *testing.T) {
+	own := "0123456789abcdef"
+	for _, tt := range []struct {
+		what           string
+		questions, all int
+		options        []dns.EDNS0
+		want           string
+	}{
+		{"its network gets too much", 1000, 3, []dns.EDNS0{&dns.EDNS0_COOKIE{Code: 10, Cookie: own}}, "badcookie"},
+		{"a bad cookie", 1000, 3, []dns.EDNS0{&dns.EDNS0_COOKIE{Code: 10, Cookie: own + "0123456789abcdef0123456789abcdef"}}, "badcookie"},
+		{"no cookie", 1000, 3, nil, "cut"},
+		{"it asks too much", 2, 2, []dns.EDNS0{&dns.EDNS0_COOKIE{Code: 10, Cookie: own}}, "badcookie"},
+		{"it asks too much without a cookie", 2, 2, nil, "cut"},
+	} {
+		s := withGuard(t)
+		s.Guard.Clients, _ = guard.NewClients(guard.ClientLimits{PerClient: guard.Limit{Rate: 1, Burst: tt.questions}})
+		s.Guard.Responses, _ = guard.NewResponses(guard.ResponseLimits{Errors: 3, Slip: 1})
+		req := plainly(t, tt.options...)
+		for i := range 6 {
+			resp, _ := s.quick(from(UDP), req, nil, 1232)
+			want := "all"
+			if i >= tt.all {
+				want = tt.want
+			}
+			if got := heard(t, resp); got != want {
+				t.Errorf("%s: question %d gets %s, want %s", tt.what, i, got, want)
+			}
+			if len(resp) > len(req)+cookieLen-12 {
+				t.Errorf("%s: %d bytes become %d", tt.what, len(req), len(resp))
+			}
+			if got := cookieIn(t, resp); i == 5 && got != "" {
+				req = plainly(t, &dns.EDNS0_COOKIE{Code: 10, Cookie: got})
+			}
+		}
+		for range 2 {
+			if resp, _ := s.quick(from(UDP), req, nil, 1232); tt.options != nil && heard(t, resp) != "all" {
+				t.Errorf("%s: who brings its cookie back gets %s", tt.what, heard(t, resp))
+			}
+		}
+	}
+}
+
+// Where answers are not limited nobody counts what a victim gets: who asks too much
+// hears nothing.
+func TestSilence(t *testing.T) {
+	s := withGuard(t)
+	s.Guard.Responses = nil
+	req := plainly(t, &dns.EDNS0_COOKIE{Code: 10, Cookie: "0123456789abcdef"})
+	for range 3 {
+		s.quick(from(UDP), req, nil, 1232)
+	}
+	if resp, ok := s.quick(from(UDP), req, nil, 1232); !ok || len(resp) > 0 {
+		t.Errorf("got %x", resp)
+	}
+}
+
 func TestQuickAllocatesNothing(t *testing.T) {
 	s := withGuard(t)
-	s.Guard.Clients, s.Guard.Responses = nil, nil
+	s.Guard.Clients = nil // so that some are answered, some challenged and some dropped
 	req := plainly(t, &dns.EDNS0_COOKIE{Code: 10, Cookie: "0123456789abcdef"})
 	c, out := from(UDP), make([]byte, 0, 2048)
 	if n := testing.AllocsPerRun(1000, func() { s.quick(c, req, out, 1232) }); n != 0 {

@@ -290,7 +290,7 @@ func (s *Server) reply(ctx context.Context, name string, p *packet) []byte {
 	}
 	resp = truncated(resp, s.most(c, w.proven, len(req), size))
 	if plain {
-		resp = s.limits(c, &q, w.proven, resp, 0)
+		resp = s.limits(c, &q, &w, resp, 0)
 	}
 	return resp
 }

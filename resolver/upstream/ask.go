@@ -15,6 +15,7 @@ import (
 type server struct {
 	Server
 	label   string
+	trusted bool // to say what is authentic
 	health  health
 	habits  habits
 	counts  counts
@@ -86,6 +87,7 @@ func (s *server) manner(q *Question, now time.Time) manner {
 		edns:  !avoids(&s.habits.noEDNS, now),
 		mixed: s.Transport == UDP && !avoids(&s.habits.noCase, now),
 		pad:   s.Transport.encrypted(),
+		ad:    s.trusted,
 	}
 }
 
@@ -124,6 +126,22 @@ func (s *server) withoutEDNS(ctx context.Context, q *Question, how manner, reply
 	return plain, err
 }
 
+// afterSilence asks over TCP what was not answered over UDP. That there is no
+// answer either ends nothing: one over UDP may still come.
+func (s *server) afterSilence(ctx context.Context, q *Question) ([]byte, error) {
+	how := s.manner(q, time.Now())
+	how.mixed = false
+	reply, err := s.streams.ask(ctx, q, how)
+	if err == nil && how.edns && refusesEDNS(reply) {
+		reply, err = s.streams.ask(ctx, q, manner{ad: how.ad})
+	}
+	if err != nil {
+		<-ctx.Done()
+		return nil, &overTCPError{errUnheard, err}
+	}
+	return reply, nil
+}
+
 func (s *server) over(ctx context.Context, q *Question, how manner, t *try) ([]byte, error) {
 	switch s.Transport {
 	case UDP:
@@ -139,7 +157,7 @@ func (s *server) account(begun time.Time, reply []byte, err error) (now time.Tim
 	now = time.Now()
 	if err != nil {
 		s.counts.failures.Add(1)
-		if !errors.Is(err, errBusy) { // which says nothing of the server
+		if !errors.Is(err, errBusy) && !errors.Is(err, errUnheard) { // which say nothing of the server
 			s.health.failed(err, begun, now)
 		}
 		return now

@@ -37,6 +37,11 @@ func TestQuery(t *testing.T) {
 	if got := m.Question[0]; !strings.EqualFold(got.Name, "www.example.com.") || got.Qtype != dns.TypeAAAA {
 		t.Errorf("asked %v", got)
 	}
+	for _, ad := range []bool{false, true} {
+		if err := m.Unpack(appendQuery(nil, &q, 1, manner{ad: ad})); err != nil || m.AuthenticatedData != ad || !m.CheckingDisabled {
+			t.Errorf("asked for AD: %t, %v, %v", ad, m, err)
+		}
+	}
 	long := Question{Name: strings.Repeat("\x3f"+strings.Repeat("a", 63), 3) + "\x3d" + strings.Repeat("b", 61) + "\x00", ECS: netip.MustParsePrefix("2001:db8::/128")}
 	if err := long.valid(); err != nil {
 		t.Error(err)

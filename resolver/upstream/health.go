@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,6 +125,30 @@ func (h *health) due() (at time.Time, down bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.until, h.failures > 0
+}
+
+// up reports whether the server has not failed since its last answer.
+func (h *health) up() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.failures == 0
+}
+
+// cameUp reports whether the server is up, and was not before since.
+func (h *health) cameUp(since time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.failures == 0 && h.since.After(since)
+}
+
+// Back reports whether a server has come up since then. Who asks has a question
+// that waits for that: servers that are down are probed as if it had been asked.
+func (g *Group) Back(since time.Time) bool {
+	g.waiting.Add(1)
+	if g.resting.Load() {
+		g.rouse()
+	}
+	return slices.ContainsFunc(g.servers, func(s *server) bool { return s.health.cameUp(since) })
 }
 
 // A Status is how a server of the group stands.

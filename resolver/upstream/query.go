@@ -96,15 +96,19 @@ type manner struct {
 	// repeat (draft-vixie-dnsext-dns0x20-00): more for a forger to guess.
 	mixed bool
 	pad   bool
+	ad    bool // the answer is to say whether it is authentic (RFC 6840 section 5.7)
 }
 
 // appendQuery appends the query for q.
 func appendQuery(b []byte, q *Question, id uint16, how manner) []byte {
 	start := len(b)
-	const recursionDesired, checkingDisabled = 0x01, 0x10
+	const recursionDesired, authenticData, checkingDisabled = 0x01, 0x20, 0x10
 	b = append(b, byte(id>>8), byte(id), recursionDesired, 0, 0, 1, 0, 0, 0, 0, 0, 0)
 	if q.CD {
 		b[start+3] = checkingDisabled
+	}
+	if how.ad {
+		b[start+3] |= authenticData
 	}
 	b = append(b, q.Name...)
 	if how.mixed {

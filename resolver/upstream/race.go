@@ -36,7 +36,7 @@ func (g *Group) ask(ctx context.Context, q *Question) ([]byte, error) {
 		return reply, nil
 	}
 	r := g.newRace(q, s, now)
-	r.begin(now, func(ctx context.Context) ([]byte, error) { return s.resume(ctx, q, t, reply, err) })
+	r.begin(0, now, func(ctx context.Context) ([]byte, error) { return s.resume(ctx, q, t, reply, err) })
 	return r.run(ctx)
 }
 
@@ -127,6 +127,30 @@ func (r *race) advance(failed bool) time.Duration {
 			return r.due.Sub(now)
 		}
 	}
+	return r.last()
+}
+
+// last asks once more when all that was sent over UDP has met with silence, over
+// TCP: on some ways long datagrams, or the second part of a fragmented one, get
+// lost. Only a server that is well but for this question is asked so, once.
+func (r *race) last() time.Duration {
+	if r.next > r.g.asks() {
+		return r.g.timeout
+	}
+	for i := range r.order {
+		s := r.order[i].server
+		if s.Transport != UDP || r.errs[i] != nil || !s.health.up() {
+			continue
+		}
+		now := time.Now()
+		if now.Before(r.due) {
+			return r.due.Sub(now)
+		}
+		s.counts.asked.Add(1)
+		s.counts.silent.Add(1)
+		r.begin(i, now, func(ctx context.Context) ([]byte, error) { return s.afterSilence(ctx, &r.q) })
+		break
+	}
 	return r.g.timeout
 }
 
@@ -148,13 +172,13 @@ func (r *race) affords(again bool) bool {
 func (r *race) start(i int, now time.Time) {
 	s := r.order[i].server
 	s.counts.asked.Add(1)
-	r.begin(now, func(ctx context.Context) ([]byte, error) { return s.ask(ctx, &r.q, nil) })
+	r.begin(i, now, func(ctx context.Context) ([]byte, error) { return s.ask(ctx, &r.q, nil) })
 }
 
-// begin lets the next in the order be asked by f.
-func (r *race) begin(now time.Time, f func(context.Context) ([]byte, error)) {
+// begin lets one in the order be asked by f.
+func (r *race) begin(place int, now time.Time, f func(context.Context) ([]byte, error)) {
 	ctx, cancel := r.g.life.context(time.Until(r.begun.Add(r.g.timeout)))
-	w := &runner{place: r.next % len(r.order), begun: now, cancel: cancel}
+	w := &runner{place: place, begun: now, cancel: cancel}
 	r.next++
 	r.due = now.Add(r.gap())
 	r.open = append(r.open, w)

@@ -62,7 +62,7 @@ func (g *Group) probeDue(seen *uint64) time.Duration {
 		}
 	}
 	g.resting.Store(len(due) > 0)
-	asked := g.questions.Load()
+	asked := g.questions.Load() + g.waiting.Load()
 	if len(due) == 0 || asked == *seen {
 		return wait
 	}

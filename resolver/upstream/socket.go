@@ -32,6 +32,8 @@ const (
 var (
 	errBusy   = errors.New("too many questions wait for its answers")
 	errSilent = errors.New("no answer in time")
+	// errUnheard: the server was silent before, which has its own account.
+	errUnheard = errors.New("no answer in time")
 )
 
 // A socket is a port that one question at a time is asked from. Nobody reads

@@ -27,6 +27,7 @@ type ServerStats struct {
 	Failures   uint64 // no answer, or none that can be used
 	Refusals   uint64 // answers with SERVFAIL, REFUSED and the like
 	Truncated  uint64 // answers over UDP that had to be asked for over TCP
+	Silent     uint64 // questions without an answer over UDP that went over TCP
 	Mismatched uint64 // messages to other questions than ours: forgeries, mostly
 	CaseLost   uint64 // answers that did not keep the case of letters
 	Probes     uint64
@@ -37,7 +38,7 @@ type ServerStats struct {
 
 // counts is the living form of ServerStats.
 type counts struct {
-	asked, answered, failures, refusals, truncated, mismatched, caseLost, probes, opened atomic.Uint64
+	asked, answered, failures, refusals, truncated, silent, mismatched, caseLost, probes, opened atomic.Uint64
 
 	rtt    [len(Bounds) + 1]atomic.Uint64
 	rttSum atomic.Int64
@@ -56,7 +57,7 @@ func (c *counts) took(d time.Duration) {
 func (c *counts) read(name string) ServerStats {
 	s := ServerStats{
 		Server: name, Asked: c.asked.Load(), Answered: c.answered.Load(), Failures: c.failures.Load(), Refusals: c.refusals.Load(),
-		Truncated: c.truncated.Load(), Mismatched: c.mismatched.Load(), CaseLost: c.caseLost.Load(), Probes: c.probes.Load(),
+		Truncated: c.truncated.Load(), Silent: c.silent.Load(), Mismatched: c.mismatched.Load(), CaseLost: c.caseLost.Load(), Probes: c.probes.Load(),
 		Opened: c.opened.Load(), RTTSum: time.Duration(c.rttSum.Load()),
 	}
 	for i := range c.rtt {

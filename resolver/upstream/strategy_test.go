@@ -149,6 +149,70 @@ func TestProbes(t *testing.T) {
 	}, silent, good)
 }
 
+// TCP after silence is for servers that are well otherwise, and says nothing
+// against those that have none.
+func TestTCPAfterSilence(t *testing.T) {
+	slow := Question{Name: "\x04slow\x07example\x03com\x00", Type: dns.TypeA, Class: dns.ClassINET}
+	deaf := func(network string, q *dns.Msg) []*dns.Msg {
+		if q.Question[0].Qtype == dns.TypeA && !strings.EqualFold(q.Question[0].Name, "www.example.com.") {
+			return nil
+		}
+		return good(network, q)
+	}
+	play(t, Failover, true, func(s *scene) {
+		s.refusesTCP = true
+		start := time.Now()
+		done := make(chan error)
+		go func() {
+			_, err := s.g.Exchange(s.t.Context(), slow)
+			done <- err
+		}()
+		<-time.After(1200 * ms)
+		s.asks("1", 0)
+		if err := <-done; err == nil || time.Since(start) != 2*time.Second || !strings.Contains(err.Error(), "no answer in time") {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if st := s.g.Status()[0]; !st.Up {
+			t.Errorf("a server without TCP is down for one name: %+v", st)
+		}
+		if n := s.g.Stats().Servers[0].Silent; n != 1 {
+			t.Errorf("%d questions after silence, want 1", n)
+		}
+		s.servers["192.0.2.1:53"] = silent
+		for range 3 {
+			s.g.Exchange(s.t.Context(), slow) //nolint:errcheck // it fails
+		}
+		if n := s.g.Stats().Servers[0].Silent; n != 2 {
+			t.Errorf("%d questions after silence, want one more until it was down", n)
+		}
+	}, deaf)
+}
+
+// Whoever waits for a server to come back has it probed, and is told when it is.
+func TestBack(t *testing.T) {
+	play(t, Failover, true, func(s *scene) {
+		if _, err := s.g.Exchange(s.t.Context(), www); err == nil {
+			t.Fatal("a silent server answers")
+		}
+		failed := time.Now()
+		probes := func() uint64 { return s.g.Stats().Servers[0].Probes }
+		<-time.After(time.Minute)
+		idle := probes()
+		if s.g.Back(failed) {
+			t.Error("it is back before it was probed")
+		}
+		s.servers["192.0.2.1:53"] = good
+		s.g.Back(failed)
+		<-time.After(time.Minute)
+		if !s.g.Back(failed) || probes() == idle {
+			t.Errorf("not back after %d probes", probes()-idle)
+		}
+		if s.g.Back(time.Now()) {
+			t.Error("it came back once, and does not do so again")
+		}
+	}, silent)
+}
+
 // Penalties double from 1 s to 30 s while somebody asks.
 func TestBackOff(t *testing.T) {
 	play(t, Failover, true, func(s *scene) {

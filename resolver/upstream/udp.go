@@ -208,9 +208,9 @@ func (s *server) settle(ctx context.Context, q *Question, how manner, reply []by
 	case !errors.Is(err, errForged):
 		return reply, err
 	}
-	reply, tcp := s.streams.ask(ctx, q, manner{edns: how.edns})
+	reply, tcp := s.streams.ask(ctx, q, manner{edns: how.edns, ad: how.ad})
 	if tcp != nil && errors.Is(err, errCase) && ctx.Err() == nil { // one that has no TCP either
-		return s.datagram(ctx, q, manner{edns: how.edns}, nil)
+		return s.datagram(ctx, q, manner{edns: how.edns, ad: how.ad}, nil)
 	}
 	if tcp != nil {
 		tcp = &overTCPError{err, tcp}
@@ -221,8 +221,8 @@ func (s *server) settle(ctx context.Context, q *Question, how manner, reply []by
 // overTCPError says why TCP was used, and what came of it.
 type overTCPError struct{ why, err error }
 
-func (e *overTCPError) Error() string { return e.why.Error() + ", and over TCP: " + e.err.Error() }
-func (e *overTCPError) Unwrap() error { return e.err }
+func (e *overTCPError) Error() string   { return e.why.Error() + ", and over TCP: " + e.err.Error() }
+func (e *overTCPError) Unwrap() []error { return []error{e.why, e.err} }
 
 // id returns the id of a message.
 func id(msg []byte) uint16 { return binary.BigEndian.Uint16(msg) }

@@ -54,6 +54,7 @@ type Config struct {
 	Timeout   time.Duration    // of one question, all tries together; zero: DefaultTimeout
 	Bootstrap []netip.AddrPort // asked, over UDP, for servers that are given by name
 	Probe     Question         // asks servers that are down whether they are; zero: the root's NS
+	TrustAD   bool             // the servers are asked whether answers are authentic
 	Dial      Dial             // nil: the machine's own network
 }
 
@@ -70,6 +71,7 @@ type Group struct {
 	budget   budget
 
 	questions, shared, hedged atomic.Uint64
+	waiting                   atomic.Uint64 // questions that are not asked before a server is back
 	wake                      chan struct{} // something failed, or was asked after a rest
 	resting                   atomic.Bool   // the prober waits for a question
 }
@@ -97,7 +99,9 @@ func New(c Config) (*Group, error) {
 		if err := s.valid(); err != nil {
 			return nil, fmt.Errorf("making an upstream group: server %w", err)
 		}
-		g.servers = append(g.servers, newServer(s, c.Dial, g.timeout, &g.life, finders))
+		made := newServer(s, c.Dial, g.timeout, &g.life, finders)
+		made.trusted = c.TrustAD
+		g.servers = append(g.servers, made)
 	}
 	g.budget.fill()
 	return g, nil

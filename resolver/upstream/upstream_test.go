@@ -23,6 +23,8 @@ type world struct {
 	t       *testing.T
 	servers map[string]func(network string, q *dns.Msg) []*dns.Msg
 
+	refusesTCP bool
+
 	mu    sync.Mutex
 	wg    sync.WaitGroup
 	asked []string // server and transport of each question
@@ -31,7 +33,7 @@ type world struct {
 
 func (w *world) dial(_ context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
 	server := w.servers[addr.String()]
-	if server == nil {
+	if server == nil || w.refusesTCP && network == "tcp" {
 		return nil, errors.New("connection refused")
 	}
 	near, far := net.Pipe()
@@ -130,6 +132,14 @@ func good(_ string, q *dns.Msg) []*dns.Msg {
 	return []*dns.Msg{reply(q, 0, "www.example.com. 60 IN A 192.0.2.1")}
 }
 func silent(string, *dns.Msg) []*dns.Msg { return nil }
+
+// lossy is reached, or heard, over TCP only.
+func lossy(network string, q *dns.Msg) []*dns.Msg {
+	if network == "udp" {
+		return nil
+	}
+	return good(network, q)
+}
 func failing(_ string, q *dns.Msg) []*dns.Msg {
 	return []*dns.Msg{reply(q, dns.RcodeServerFailure)}
 }
@@ -193,15 +203,17 @@ func TestResolve(t *testing.T) {
 		{"NXDOMAIN is an answer", servers{nxdomain, good}, 3, "", 0, "1 udp"},
 		{"truncated", servers{long}, 0, "192.0.2.2", 0, "1 udp, 1 tcp"},
 		{"one that does not know EDNS", servers{old}, 0, "192.0.2.1", 0, "1 udp, 1 udp"},
-		{"a silent one", servers{silent}, -1, "", 2 * time.Second, "1 udp, 1 udp, 1 udp"},
+		{"a silent one", servers{silent}, -1, "", 2 * time.Second, "1 udp, 1 udp, 1 udp, 1 tcp"},
 		{"a silent one before one that works", servers{silent, good}, 0, "192.0.2.1", 400 * time.Millisecond, "1 udp, 2 udp"},
 		{"none there before one that works", servers{nil, good}, 0, "192.0.2.1", 0, "2 udp"},
 		{"SERVFAIL before one that works", servers{failing, good}, 0, "192.0.2.1", 0, "1 udp, 2 udp"},
 		{"REFUSED before one that works", servers{refusing, good}, 0, "192.0.2.1", 0, "1 udp, 2 udp"},
 		{"SERVFAIL everywhere", servers{failing, failing}, 2, "", 0, "1 udp, 2 udp"},
-		{"SERVFAIL and silence", servers{failing, silent}, 2, "", 2 * time.Second, "1 udp, 2 udp, 2 udp"},
+		{"SERVFAIL and silence", servers{failing, silent}, 2, "", 2 * time.Second, "1 udp, 2 udp, 2 udp, 2 tcp"},
 		{"forged answers before the right one", servers{forged(8)}, 0, "192.0.2.1", 0, "1 udp"},
 		{"many forged answers", servers{forged(100)}, 0, "192.0.2.1", 0, "1 udp, 1 tcp"},
+		{"one that only TCP reaches", servers{lossy}, 0, "192.0.2.1", 1500 * time.Millisecond, "1 udp, 1 udp, 1 udp, 1 tcp"},
+		{"one of several that only TCP reaches", servers{lossy, silent}, 0, "192.0.2.1", 1600 * time.Millisecond, "1 udp, 2 udp, 1 udp, 2 udp, 1 tcp"},
 		{"none at all", servers{}, -1, "", 0, ""},
 	}
 	for _, tt := range tests {
@@ -246,6 +258,26 @@ func TestResolve(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Whoever trusts servers asks for their word, also over TCP.
+func TestTrusted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, trust := range []bool{false, true} {
+			asked := 0
+			w := &world{t: t, servers: map[string]func(string, *dns.Msg) []*dns.Msg{"192.0.2.1:53": func(network string, q *dns.Msg) []*dns.Msg {
+				if asked++; q.AuthenticatedData != trust {
+					t.Errorf("trusted: %t, asked over %s: %v", trust, network, q)
+				}
+				return long(network, q)
+			}}}
+			g := newGroup(t, Config{Dial: w.dial, TrustAD: trust}, "192.0.2.1")
+			if _, err := g.Exchange(t.Context(), www); err != nil || asked != 2 {
+				t.Errorf("asked %d times: %v", asked, err)
+			}
+			w.wg.Wait()
+		}
+	})
 }
 
 func TestAServerThatFailedIsAskedLast(t *testing.T) {

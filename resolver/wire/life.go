@@ -5,20 +5,18 @@ import "encoding/binary"
 // Lives bound how long answers are kept, in seconds.
 type Lives struct {
 	Least, Most    uint32 // of answers with records of the asked type
-	Negative, Fail uint32 // the most for NXDOMAIN and NODATA, and for SERVFAIL
+	Negative, Fail uint32 // the most for NXDOMAIN and NODATA, and for failures
 }
 
 // Settle writes into the answer the TTLs that it is kept with, and returns for
 // how many seconds that may be, zero for not at all: the least TTL of its
 // records within bounds; for a negative answer what its SOA record says (RFC
-// 2308 section 5), nothing without one; for SERVFAIL a moment (RFC 9520 section
+// 2308 section 5), nothing without one; for failures a moment (RFC 9520 section
 // 3.2). It belongs to whoever has just read the answer, before others see it.
 func (a *Answer) Settle(l Lives) uint32 {
 	switch {
-	case a.Rcode == Servfail:
+	case a.Failed():
 		return l.Fail
-	case a.Rcode != Success && a.Rcode != NXDomain:
-		return 0
 	case a.Negative():
 		return min(a.settleNegative(), l.Negative)
 	}
@@ -32,6 +30,9 @@ func (a *Answer) Settle(l Lives) uint32 {
 	}
 	return least
 }
+
+// Failed reports whether the answer is none: SERVFAIL, REFUSED and the like.
+func (a *Answer) Failed() bool { return a.Rcode != Success && a.Rcode != NXDomain }
 
 // ttl reads a TTL. RFC 2181 section 8: one with the highest bit set is zero.
 func (a *Answer) ttl(at int) uint32 {

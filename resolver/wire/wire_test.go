@@ -355,7 +355,7 @@ func TestSettle(t *testing.T) {
 		{"negative, lowered", 3, []string{"--", "example.com. 900 IN SOA a. b. 1 2 3 4 900"}, 50},
 		{"no SOA", 3, nil, 0},
 		{"failed", 2, nil, 5},
-		{"refused", 5, nil, 0},
+		{"refused", 5, nil, 5},
 	} {
 		a, _ := ReadAnswer(say(t, up, tt.rcode, false, tt.records...))
 		if got := a.Settle(lives); got != tt.want {
