@@ -127,6 +127,9 @@ func queryAt(r *rand.Rand, now time.Time) *policy.Query {
 	}
 	if r.IntN(3) == 0 {
 		q.Flow = &policy.Service{Proto: pick(r, []uint8{1, 6, 17, 58}), Port: pick(r, []uint16{0, 80, 443})}
+		if q.Flow.Proto == 1 || q.Flow.Proto == 58 {
+			q.Flow.Port = 0 // ICMP has none
+		}
 		q.Route = pick(r, []string{"", "there", "elsewhere"})
 	} else {
 		q.Asker.Listener, q.Asker.Transport = pick(r, []string{"", "link", "192.0.2.1:53"}), pick(r, []string{"", "udp", "tcp", "doh"})
