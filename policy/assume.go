@@ -95,13 +95,18 @@ func (p *Policy) assuming(assumed map[netip.Addr]place, others []netip.Addr) (*P
 	if systems, err = opened(systems, geomake.MakeASN, numbers); err != nil {
 		return nil, err
 	}
-	return p.with(func(c *cond) {
-		switch c.op {
-		case opCountry, opContinent:
-			c.geo = countries
-		case opASN:
-			c.geo = systems
+	return p.with(func(r *Rule) {
+		if r.when == nil {
+			return
 		}
+		r.when.each(func(c *cond) {
+			switch c.op {
+			case opCountry, opContinent:
+				c.geo = countries
+			case opASN:
+				c.geo = systems
+			}
+		})
 	}), nil
 }
 
@@ -150,18 +155,18 @@ func (c *cond) each(f func(*cond)) {
 	}
 }
 
-// with returns a copy of the policy whose conditions change has changed.
-func (p *Policy) with(change func(*cond)) *Policy {
+// with returns a copy of the policy whose rules change has changed, each with
+// conditions of its own.
+func (p *Policy) with(change func(*Rule)) *Policy {
 	out := *p
 	out.rules, out.arranged, out.filter = slices.Clone(p.rules), arranged{}, nil
 	for i := range out.rules {
 		r := &out.rules[i]
-		if r.when == nil {
-			continue
+		if r.when != nil {
+			when := r.when.clone()
+			r.when = &when
 		}
-		when := r.when.clone()
-		when.each(change)
-		r.when = &when
+		change(r)
 	}
 	out.arrange()
 	return &out
