@@ -15,7 +15,7 @@ func narrowPolicy(r *rand.Rand) modelPolicy {
 	p := modelPolicy{allow: r.IntN(2) == 0}
 	ops := []string{pick(r, modelOps), pick(r, modelOps), pick(r, modelOps)}
 	for i := range 2 + r.IntN(5) {
-		rule := modelRule{name: fmt.Sprintf("r%d", i), then: pick(r, []string{"allow", "block", "steer"})}
+		rule := modelRule{name: fmt.Sprintf("r%d", i), then: pick(r, []string{"allow", "refused", "steer"}), deny: "refused"}
 		if r.IntN(10) > 0 {
 			c := randomCond(r, 1+r.IntN(2), ops)
 			rule.cond = &c

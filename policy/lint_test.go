@@ -72,6 +72,21 @@ var published = []struct{ name, policies, flaw, msg, hint string }{
         - not: {name: {suffix: help.example}}
     then: block
 `, "any of negations", "is true of what is in one of them", "not: {any: [...]}"},
+	{"the same for devices that are not in order", `
+  - name: not-in-order
+    if:
+      posture: {laptop: failed}
+      any:
+        - not: {answer: {network: remedy-networks}}
+        - not: {name: {list: remedy-hosts}}
+        - not: {name: {suffix: help.example}}
+    then: {block: page}
+`, "any of negations", "is true of what is in one of them", "not: {any: [...]}"},
+	{"an allow of what is in a list of what is bad", `
+  - name: known-good
+    if: {name: {list: phishing}}
+    then: allow
+`, "use contradicted", "list phishing is for use: block, and this policy, which does allow, is true of what is in it", "name the list that is meant"},
 	{"block lists of addresses and names joined by and", `
   - name: internet-blocklist
     if:

@@ -19,6 +19,12 @@ func (c *modelCond) evalAnswer(h modelHop) truth {
 		return among(values(h.Hop, 15), func(n string) bool {
 			return under(n, map[bool]string{true: "mail.test", false: "bad.example"}[c.val == "{suffix: mail.test}"])
 		})
+	case "ns":
+		return among(values(h.Hop, 2), func(n string) bool {
+			return n == "bad.example" || c.val == "{list: phishing}" && under(n, "bad.example")
+		})
+	case "ptr":
+		return among(values(h.Hop, 12), func(n string) bool { return n == "a.mail.test" }) // of those that there are
 	case "txt":
 		return among(values(h.Hop, 16), func(s string) bool { return strings.HasPrefix(s, "v=spf1") })
 	}
@@ -64,7 +70,7 @@ func (c *modelCond) evalAddress(a string) truth {
 	case fact[c.op] == "":
 		return isUnknown
 	}
-	return yes(fact[c.op] == c.val)
+	return yes(has(c.val, fact[c.op]))
 }
 
 func under(n, d string) bool { return n == d || strings.HasSuffix(n, "."+d) }
@@ -82,10 +88,9 @@ func (c *modelCond) evalLeaf(q *policy.Query, h modelHop) truth {
 		front, ok := strings.CutSuffix(h.Name, "."+rest)
 		return yes(ok && (labels == "**" || !strings.Contains(front, ".")))
 	case "list":
-		if val == "china-sites" {
-			return yes(under(h.Name, "taobao.com") || under(h.Name, "jd.com"))
-		}
-		return yes(under(h.Name, "phish.example") || under(h.Name, "bad.example"))
+		return yes(slices.ContainsFunc(members(val), func(list string) bool { return listed(list, h.Name) }))
+	case "names":
+		return yes(named(val, h.Name))
 	case "category":
 		return yes(under(h.Name, "taobao.com") || under(h.Name, "jd.com") || under(h.Name, "phish.example") || under(h.Name, "bad.example"))
 	case "regexp":
@@ -97,9 +102,11 @@ func (c *modelCond) evalLeaf(q *policy.Query, h modelHop) truth {
 		}
 		return yes((strings.HasPrefix(h.Name, "a.") || strings.HasPrefix(h.Name, "b.")) && strings.HasSuffix(h.Name, ".test"))
 	case "group":
-		return yes(dev != nil && slices.Contains(dev.Groups, val))
+		return yes(dev != nil && slices.ContainsFunc(dev.Groups, func(g string) bool { return has(val, g) }))
 	case "device":
-		return yes(dev != nil && string(dev.ID) == val)
+		return yes(dev != nil && has(val, string(dev.ID)))
+	case "kind":
+		return yes(has(val, q.Asker.Kind.String()))
 	case "identity":
 		want, _ := device.ParseStrength(val)
 		return yes(q.Asker.Kind.Strength() >= want)
@@ -109,7 +116,7 @@ func (c *modelCond) evalLeaf(q *policy.Query, h modelHop) truth {
 		}
 		return yes(netip.MustParsePrefix(val).Contains(q.Asker.Source))
 	case "type":
-		return yes(map[string]uint16{"A": 1, "AAAA": 28, "TXT": 16}[val] == q.Type)
+		return yes(has(val, map[uint16]string{1: "A", 28: "AAAA", 16: "TXT", 65: "HTTPS", 99: "TYPE99"}[q.Type]))
 	}
 	return c.evalMore(q, val)
 }
@@ -118,14 +125,14 @@ func (c *modelCond) evalMore(q *policy.Query, val string) truth {
 	dev := q.Asker.Device
 	switch c.op {
 	case "user":
-		return yes(dev != nil && dev.User == val)
+		return yes(dev != nil && dev.User != "" && has(val, dev.User))
 	case "platform":
 		if dev == nil || dev.Platform == "" {
 			return isUnknown
 		}
-		return yes(strings.ToLower(dev.Platform) == val)
+		return yes(has(strings.ToLower(val), strings.ToLower(dev.Platform)))
 	case "listener":
-		return yes(q.Asker.Listener == val)
+		return yes(q.Asker.Listener != "" && has(val, q.Asker.Listener))
 	case "transport":
 		return yes(q.Asker.Transport != "" && strings.Contains(val, q.Asker.Transport))
 	case "flow":
@@ -169,4 +176,42 @@ func evalPosture(q *policy.Query, val string) truth {
 	default:
 		return yes(val == "failed")
 	}
+}
+
+// members are the words of a list, or one alone.
+func members(val string) []string {
+	words := strings.Split(strings.Trim(val, "[]"), ", ")
+	for i, w := range words {
+		words[i] = strings.Trim(w, `"`)
+	}
+	return words
+}
+
+// has reports whether a value that is written holds a word.
+func has(val, word string) bool { return slices.Contains(members(val), word) }
+
+// listed says what is in the lists of these tests. An exception takes its names
+// out of what an adblock list covers, and in a zone the longer name counts.
+func listed(list, n string) bool {
+	switch list {
+	case "china-sites":
+		return under(n, "taobao.com") || under(n, "jd.com")
+	case "excepting":
+		return under(n, "test") && !under(n, "b.a.test")
+	case "zone":
+		return n == "d.test" || strings.HasSuffix(n, ".a.test") && n != "c.b.a.test"
+	}
+	return under(n, "phish.example") || under(n, "bad.example")
+}
+
+// named says what the mixed forms of names cover.
+func named(val, n string) bool {
+	switch {
+	case strings.HasPrefix(val, "["):
+		return n == "d.test" || strings.HasSuffix(n, ".a.test") && strings.Count(n, ".") == 2
+	case strings.HasPrefix(val, "{exact"):
+		return n == "d.test" || under(n, "b.a.test") || listed("zone", n)
+	}
+	return strings.HasSuffix(n, ".jd.com") || len(n) > 2 && strings.Contains("abc", n[:1]) && n[1] == '.' ||
+		listed("china-sites", n) || listed("phishing", n)
 }

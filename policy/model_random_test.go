@@ -19,15 +19,17 @@ var (
 		"exact":    modelNames,
 		"suffix":   {"test", "a.test", "b.a.test", "com"},
 		"pattern":  {`"*.a.test"`, `"**.a.test"`, `"*.test"`},
-		"list":     {"china-sites", "phishing"},
-		"country":  {"CN", "US"},
+		"list":     {"china-sites", "phishing", "excepting", "zone", "[phishing, zone]"},
+		"country":  {"CN", "US", "[US, DE]"},
 		"answers":  {"203.0.113.0/24", "china-networks", "198.51.100.7"},
-		"group":    {"staff", "lab"},
-		"device":   {"u1", "u2"},
+		"group":    {"staff", "lab", "[lab, guests]"},
+		"device":   {"u1", "u2", "[u2, u3]"},
 		"identity": {"weak", "medium", "strong"},
 		"posture":  {"passed", "failed", "unknown"},
 		"network":  {"100.64.0.0/10", "192.168.0.0/16"},
-		"type":     {"A", "AAAA", "TXT"},
+		"type":     {"A", "AAAA", "TXT", "[HTTPS, TYPE99]"},
+		"kind":     {"wireguard", "token", "[network, certificate]"},
+		"names":    {`["*.a.test", d.test]`, "{exact: d.test, suffix: b.a.test, list: zone}", `{pattern: "**.jd.com", regexp: "[abc]\\..*", category: watched}`},
 
 		"regexp":    {`"[ab]\\.(.*\\.)?test"`, `".*\\.jd\\.com"`, `"a"`},
 		"category":  {"watched"},
@@ -36,9 +38,11 @@ var (
 		"cname":     {"{suffix: a.test}", "d.test"},
 		"mx":        {"{suffix: mail.test}", "{list: phishing}"},
 		"txt":       {`{regexp: "v=spf1.*"}`},
-		"user":      {"alice", "bob"},
-		"platform":  {"macos", "windows"},
-		"listener":  {"link", "192.0.2.1:53"},
+		"ns":        {"bad.example", "{list: phishing}"},
+		"ptr":       {`{pattern: "*.mail.test"}`},
+		"user":      {"alice", "bob", "[bob, carol]"},
+		"platform":  {"macos", "windows", "[MacOS, linux]"},
+		"listener":  {"link", "192.0.2.1:53", `[link, "192.0.2.1:53"]`},
 		"transport": {"udp", "[dot, doh]"},
 		"schedule":  {"office", "night", "[office, night]", "{zone: America/New_York, days: [sat-mon, wed], hours: [\"00:30-02:30\", \"23:00-01:15\"]}"},
 		"flow":      {"{protocol: tcp}", "{port: [80, 8000-8100]}", "{protocol: icmp}", "{protocol: [udp, tcp], port: 443}", "{route: there}"},
@@ -81,9 +85,10 @@ func randomCond(r *rand.Rand, depth int, ops []string) modelCond {
 
 func randomPolicy(r *rand.Rand) modelPolicy {
 	p := modelPolicy{allow: r.IntN(3) == 0}
-	asks := []string{"group", "device", "identity", "posture", "network", "type", "user", "platform", "listener", "transport", "schedule", "flow"}
+	asks := []string{"group", "device", "kind", "identity", "posture", "network", "type", "user", "platform", "listener", "transport", "schedule", "flow"}
 	for i := range 1 + r.IntN(6) {
-		rule := modelRule{name: fmt.Sprintf("r%d", i), then: pick(r, []string{"allow", "block", "steer", "allow", "block", "steer", "corp", "lab"})}
+		rule := modelRule{name: fmt.Sprintf("r%d", i), then: pick(r, []string{"allow", "refused", "steer", "allow", pick(r, blockForms), "steer", "corp", "lab", "override"}), deny: pick(r, blockForms)}
+		rule.ecs = rule.allows() && r.IntN(4) == 0
 		switch r.IntN(8) {
 		case 0: // always
 		case 1, 2:
@@ -94,7 +99,7 @@ func randomPolicy(r *rand.Rand) modelPolicy {
 			rule.cond = &c
 		}
 		rule.own = rule.chained() && r.IntN(4) == 0
-		for _, op := range []string{"group", "identity", "posture", "schedule"} {
+		for _, op := range []string{"group", "device", "identity", "posture", "schedule"} {
 			if r.IntN(6) == 0 {
 				rule.demands = append(rule.demands, leaf(r, []string{op}))
 			}
@@ -109,17 +114,21 @@ func randomPolicy(r *rand.Rand) modelPolicy {
 		p.rules = append(p.rules, rule)
 	}
 	for range r.IntN(3) {
-		p.defaults = append(p.defaults, modelDefault{leaf(r, []string{"group", "listener"}), r.IntN(2) == 0, r.IntN(2) == 0})
+		d := modelDefault{[]modelCond{leaf(r, []string{"group"}), leaf(r, []string{"listener"})}, pick(r, []string{"allow", "allow", pick(r, blockForms)}), r.IntN(2) == 0}
+		if i := r.IntN(3); i < 2 {
+			d.conds = d.conds[i : i+1]
+		}
+		p.defaults = append(p.defaults, d)
 	}
 	return p
 }
 
 func queryAt(r *rand.Rand, now time.Time) *policy.Query {
-	q := &policy.Query{Name: pick(r, modelNames), Type: pick(r, []uint16{1, 28, 16}), Now: now}
+	q := &policy.Query{Name: pick(r, modelNames), Type: pick(r, []uint16{1, 28, 16, 65, 99}), Now: now}
 	q.Asker.Kind = device.Kind(r.IntN(int(device.ByWireGuard) + 1))
 	q.Asker.Source = pick(r, []netip.Addr{{}, netip.MustParseAddr("100.72.1.1"), netip.MustParseAddr("192.168.1.1")})
 	if r.IntN(5) > 0 {
-		q.Asker.Device = &device.Device{ID: pick(r, []device.ID{"u1", "u2", "u3"}), Groups: pick(r, [][]string{nil, {"staff"}, {"lab", "staff"}}),
+		q.Asker.Device = &device.Device{ID: pick(r, []device.ID{"u1", "u2", "u3"}), Groups: pick(r, [][]string{nil, {"staff"}, {"lab", "staff"}, {"guests"}}),
 			User: pick(r, []string{"", "alice", "bob"}), Platform: pick(r, []string{"", "macOS", "windows"})}
 	}
 	if r.IntN(4) > 0 {
@@ -144,7 +153,7 @@ func queryAt(r *rand.Rand, now time.Time) *policy.Query {
 				h.Addrs = append(h.Addrs, netip.MustParseAddr(pick(r, modelAddrs)))
 			}
 			for range r.IntN(3) {
-				h.Values = append(h.Values, pick(r, []policy.Value{{Type: 15, Text: "a.mail.test"}, {Type: 15, Text: "bad.example"}, {Type: 16, Text: "v=spf1 -all"}, {Type: 16, Text: "x"}, {Type: 2, Text: "bad.example"}}))
+				h.Values = append(h.Values, pick(r, []policy.Value{{Type: 15, Text: "a.mail.test"}, {Type: 15, Text: "bad.example"}, {Type: 16, Text: "v=spf1 -all"}, {Type: 16, Text: "x"}, {Type: 2, Text: "bad.example"}, {Type: 2, Text: "ns.test"}, {Type: 12, Text: "a.mail.test"}, {Type: 12, Text: "b.a.mail.test"}}))
 			}
 			q.Answer = append(q.Answer, h)
 		}

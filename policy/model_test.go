@@ -2,7 +2,9 @@ package policy_test
 
 import (
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,11 +33,13 @@ type modelCond struct {
 type modelRule struct {
 	name    string
 	cond    *modelCond
-	demands []modelCond // group, identity, posture, schedule, approval leaves
+	demands []modelCond // group, device, identity, posture, schedule, approval leaves
 	own     bool        // cname: ignore
 	shadow  bool        // mode: shadow
 	window  string      // not_before and not_after
-	then    string      // allow, block, steer, or a group of servers to resolve by
+	then    string      // allow, steer, override, a form of block, or a group of servers to resolve by
+	deny    string      // the form of a denial
+	ecs     bool        // a subnet goes upstream
 }
 
 type modelPolicy struct {
@@ -45,12 +49,15 @@ type modelPolicy struct {
 }
 
 type modelDefault struct {
-	cond  modelCond // group or listener
-	allow bool
+	conds []modelCond // group, listener or both
+	then  string      // allow, or a form of block
 	learn bool
 }
 
-var onAnswers = []string{"country", "answers", "continent", "asn", "cname", "mx", "txt"}
+var (
+	onAnswers = []string{"country", "answers", "continent", "asn", "cname", "mx", "ns", "ptr", "txt"}
+	onNames   = []string{"exact", "suffix", "pattern", "list", "regexp", "category", "names"}
+)
 
 // onAnswer and onName tell what a condition looks at.
 func (c *modelCond) onAnswer() bool {
@@ -58,7 +65,7 @@ func (c *modelCond) onAnswer() bool {
 }
 
 func (c *modelCond) onName() bool {
-	return slices.Contains([]string{"exact", "suffix", "pattern", "list", "regexp", "category"}, c.op) || slices.ContainsFunc(c.kids, func(k modelCond) bool { return k.onName() })
+	return slices.Contains(onNames, c.op) || slices.ContainsFunc(c.kids, func(k modelCond) bool { return k.onName() })
 }
 
 // chained tells whether a policy looks at names or answers.
@@ -207,13 +214,13 @@ func (p modelPolicy) decideAll(q *policy.Query) string {
 			}
 			waits = waits || can[isTrue]
 		}
-		_, byDefault, _ := p.standing(q)
-		allows := end == nil && byDefault || end != nil && end.allows() && end.met(q)
+		byDefault, _ := p.standing(q)
+		allows := end == nil && byDefault == "allow" || end != nil && end.allows() && end.met(q)
 		switch {
 		case !waits && !(allows && looksAtNames):
 			return p.act(q, end)
-		case allows && end != nil && end.upstream() != "":
-			return "ask upstream " + end.upstream()
+		case allows && end != nil:
+			return "ask upstream" + end.asks()
 		}
 		return "ask upstream"
 	}
@@ -248,30 +255,41 @@ func modelHops(q *policy.Query) (out []modelHop) {
 }
 
 // standing is the default for this asker.
-func (p modelPolicy) standing(q *policy.Query) (by string, allow, learn bool) {
+func (p modelPolicy) standing(q *policy.Query) (then string, learn bool) {
 	for _, d := range p.defaults {
-		if d.cond.evalLeaf(q, modelHop{}) == isTrue {
-			return "default", d.allow, d.learn
+		if !slices.ContainsFunc(d.conds, func(c modelCond) bool { return c.evalLeaf(q, modelHop{}) != isTrue }) {
+			return d.then, d.learn
 		}
 	}
-	return "default", p.allow, false
+	return map[bool]string{true: "allow", false: "refused"}[p.allow], false
 }
 
 func (p modelPolicy) act(q *policy.Query, r *modelRule) string {
-	by, allow, learn := p.standing(q)
-	then := map[bool]string{true: "allow", false: "block"}[allow]
+	by, deny := "default", ""
+	then, learn := p.standing(q)
 	if r != nil {
-		by, then, learn = r.name, r.then, false
+		by, then, deny, learn = r.name, r.then, r.deny, false
 	}
+	steered := then == "steer" && (q.Flow == nil || q.Flow.Proto == 1 || q.Flow.Proto == 58 || *q.Flow == policy.Service{Proto: 6, Port: 443})
+	var what string
 	switch {
 	case r != nil && !r.met(q):
-		return "deny refused by " + by
-	case q.Flow != nil && (then != "steer" && then != "block" || then == "steer" && q.Flow.Proto != 1 && q.Flow.Proto != 58 && *q.Flow != (policy.Service{Proto: 6, Port: 443})):
-		then = "block"
-	}
-	what := map[string]string{"allow": "allow", "block": "block refused", "steer": "steer there"}[then]
-	if what == "" {
+		return "deny " + deny + " by " + by
+	case slices.Contains(blockForms, then):
+		what = "block " + then
+	case steered:
+		what = "steer there"
+	case q.Flow != nil:
+		what = "block refused"
+	case then == "allow" || then == "override":
+		what = then
+	default:
 		what = "resolve " + then
+	}
+	if what == "allow" || strings.HasPrefix(what, "resolve") {
+		if r != nil && r.ecs {
+			what += " ecs"
+		}
 	}
 	if learn {
 		by += " learned"
@@ -279,10 +297,24 @@ func (p modelPolicy) act(q *policy.Query, r *modelRule) string {
 	return what + " by " + by
 }
 
+// asks is how a question goes upstream by the policy.
+func (r *modelRule) asks() (s string) {
+	if r.upstream() != "" {
+		s = " " + r.upstream()
+	}
+	if r.ecs {
+		s += " ecs"
+	}
+	return s
+}
+
 func short(d *policy.Decision) string {
-	switch {
-	case d.NeedAnswer:
-		return d.String()
+	what := d.String()
+	if d.Then.ECS.Subnet.IsValid() {
+		what += " ecs"
+	}
+	if d.NeedAnswer {
+		return what
 	}
 	by := "default"
 	if d.Rule != nil {
@@ -294,16 +326,17 @@ func short(d *policy.Decision) string {
 	if d.Shadow != nil {
 		by += ", would " + d.Shadow.Name
 	}
-	return d.String() + " by " + by
+	return what + " by " + by
 }
 
-func checkAgainstModel(t *testing.T, seed uint64) {
+func checkAgainstModel(t *testing.T, seed uint64, seen map[string]int) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	m := randomPolicy(r)
 	p := parse(t, m.yaml())
-	for range 100 {
+	for range asked {
 		q := queryAt(r, pick(r, modelMoments).Add(time.Duration(r.Int64N(int64(4*time.Hour)))-2*time.Hour))
 		d, trace := p.Explain(q)
+		seen[strings.Fields(d.String())[0]]++
 		if got, want := short(&d), m.decide(q); got != want {
 			t.Fatalf("seed %d: %+v\n%+v\n got %s\nwant %s\n%s\n%v", seed, q, q.Asker.Device, got, want, m.yaml(), trace)
 		}
@@ -323,20 +356,33 @@ func checkAgainstModel(t *testing.T, seed uint64) {
 	}
 }
 
+// asked is how many questions are put to each random policy.
+const asked = 100
+
+// Random policies, questions, postures and times: the decision, the policy and
+// the question that goes upstream are those of the model. CASES says how many.
 func TestAgainstModel(t *testing.T) {
-	policies := uint64(10_000) // with a hundred questions each
+	cases := 100_000
 	if testing.Short() {
-		policies = 1000
+		cases = 20_000
 	}
-	for seed := range policies {
-		checkAgainstModel(t, seed)
+	if n := os.Getenv("CASES"); n != "" {
+		var err error
+		if cases, err = strconv.Atoi(n); err != nil {
+			t.Fatalf("CASES: %v", err)
+		}
 	}
+	seen := map[string]int{}
+	for seed := range uint64(cases / asked) {
+		checkAgainstModel(t, seed, seen)
+	}
+	t.Logf("%d cases are as the model has them: %v", cases/asked*asked, seen)
 }
 
 func FuzzDecide(f *testing.F) {
 	f.Add(uint64(7))
 	f.Fuzz(func(t *testing.T, seed uint64) {
-		checkAgainstModel(t, seed)
+		checkAgainstModel(t, seed, map[string]int{})
 		checkScope(t, seed)
 	})
 }
