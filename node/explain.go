@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,10 +110,24 @@ func (g *Gateway) explainAs(ctx context.Context, name string, qtype uint16, a po
 		q.Answered, q.Answer = true, g.dns.handler.Facts(ctx, resolver.Question{Name: name, Type: qtype, Class: dns.ClassINET})
 		x, d = Explain(g.rules.now(), q)
 	}
-	if d.Then.Action == policy.Steer && d.Denied == "" {
+	if d.Then.Action == policy.Steer && d.Denied == "" && !x.LacksWay(&a, &d.Then) {
 		x.Virtual, x.Way = g.wayOf(ctx, name, qtype, d.Then.Route)
+		if !slices.ContainsFunc(routeNamed(g.set.Routes, d.Then.Route), g.neighbours.up) {
+			x.Way = append(x.Way, "no egress of the route answers now; when_down: "+d.Then.WhenDown.String())
+		}
 	}
 	return x
+}
+
+// LacksWay reports whether who asks a gateway cannot send to virtual addresses;
+// then the way says so, and what the policy does. A machine with a link may have it up.
+func (x *Explanation) LacksWay(a *policy.Asker, then *policy.Then) bool {
+	d := a.Device
+	if a.Kind == device.ByWireGuard || d != nil && (!d.Key.IsZero() || d.RoutesPool && len(d.Overlay) > 0) {
+		return false
+	}
+	x.Way = []string{"none: who asks has no way to send to virtual addresses, neither a link nor a network that routes the pool; no_way: " + then.NoWay.String()}
+	return true
 }
 
 // wayOf says which virtual address a steered name has, and which way the

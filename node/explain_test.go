@@ -61,3 +61,26 @@ way: egress hk-2: DOWN
 		}
 	}
 }
+
+// Who has no way to send is told so, and what becomes of the question.
+func TestExplainNoWay(t *testing.T) {
+	overlay := []netip.Prefix{netip.MustParsePrefix("100.72.8.0/24")}
+	for _, c := range []struct {
+		asker policy.Asker
+		lacks bool
+	}{
+		{policy.Asker{}, true},
+		{policy.Asker{Device: &device.Device{Overlay: overlay}, Kind: device.ByNetwork}, true},
+		{policy.Asker{Device: &device.Device{Overlay: overlay, RoutesPool: true}, Kind: device.ByNetwork}, false},
+		{policy.Asker{Device: &device.Device{RoutesPool: true}, Kind: device.ByNetwork}, true},
+		{policy.Asker{Device: &device.Device{}, Kind: device.ByToken}, true},
+		{policy.Asker{Device: &device.Device{Key: device.Key{1}}, Kind: device.ByToken}, false},
+		{policy.Asker{Device: &device.Device{}, Kind: device.ByWireGuard}, false},
+	} {
+		var x Explanation
+		lacks := x.LacksWay(&c.asker, &policy.Then{Action: policy.Steer, NoWay: policy.FallDirect})
+		if lacks != c.lacks || lacks && (len(x.Way) != 1 || !strings.HasSuffix(x.Way[0], "no_way: direct")) {
+			t.Errorf("%+v: %v, %q", c.asker, lacks, x.Way)
+		}
+	}
+}

@@ -40,11 +40,11 @@ type testDevice struct {
 	source   netip.Addr
 }
 
-// A testHop is a name of an assumed answer. Countries stand for addresses in them.
+// A testHop is a name of an assumed answer. Places stand for addresses in them.
 type testHop struct {
-	name      string
-	addrs     []netip.Addr
-	countries []string
+	name   string
+	addrs  []netip.Addr
+	places []place
 }
 
 // An expectation is what a test wants of the decision; what is empty is not looked at.
@@ -186,6 +186,28 @@ func stand(s string) (posture.Result, error) {
 	return []posture.Result{posture.Passed, posture.Failed, posture.Unknown}[i], err
 }
 
+// readPlaces reads {country: CN}, {continent: AS} or {asn: 4134}.
+func readPlaces(n *yamlpos.Node) (out []place) {
+	m := n.AsMap()
+	for _, code := range yamlpos.ReadOneOrList(m, "country", countryCode) {
+		out = append(out, place{Country: code})
+	}
+	for _, code := range yamlpos.ReadOneOrList(m, "continent", continentCode) {
+		out = append(out, place{Country: countryOn(code)})
+	}
+	for _, number := range yamlpos.ReadOneOrList(m, "asn", asNumber) {
+		out = append(out, place{ASN: number})
+	}
+	switch keys := len(m.Keys()); {
+	case keys == 0:
+		n.Errorf("", "want country, continent or asn")
+	case keys > 1:
+		n.Errorf("each is an address of its own: [{country: CN}, {asn: 4134}]", "several in one")
+	}
+	m.Done()
+	return out
+}
+
 // readTestAnswer reads an assumed answer: addresses and {country: CN}, each of
 // the name that stands before them, names that CNAMEs lead to; or none.
 func (c *compiler) readTestAnswer(n *yamlpos.Node, asked string) []testHop {
@@ -196,10 +218,7 @@ func (c *compiler) readTestAnswer(n *yamlpos.Node, asked string) []testHop {
 	for _, item := range c.some(n) {
 		last := &hops[len(hops)-1]
 		if item.Kind == yamlpos.Mapping {
-			m := item.AsMap()
-			m.Require("country")
-			last.countries = append(last.countries, yamlpos.ReadOneOrList(m, "country", countryCode)...)
-			m.Done()
+			last.places = append(last.places, readPlaces(item)...)
 			continue
 		}
 		if a, err := anyAddr(item.Text()); err == nil {

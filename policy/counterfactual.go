@@ -4,11 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
-
-	"github.com/starferry/starferry/device"
-	"github.com/starferry/starferry/device/posture"
-	"github.com/starferry/starferry/policy/match"
 )
 
 // A Remedy is a set of changes after which a question would be allowed; none of
@@ -24,19 +19,21 @@ const (
 	maxChanges  = 3
 	maxCauses   = 24
 	maxRemedies = 8
+	maxTries    = 1000
 )
 
-// A cause is one thing that could be otherwise: who asks, or what is in a list.
+// A cause is one thing that could be otherwise: who asks, when or how, or what
+// policies and their lists say.
 type cause struct {
 	text  string
 	who   func(*Query)
-	lists func(*cond)
+	edit  func(*Rule)
 	field string // of two causes for one field only one can be
 }
 
 // Remedies says what would have to change for a question to be allowed, or a
-// flow to be admitted: the smallest changes of who asks and of what is in which
-// list, each tried and decided anew. It returns nothing for what is allowed
+// flow to be admitted: the smallest changes of who asks, when and how, and of
+// what policies and lists say, each tried and decided anew. It returns nothing for what is allowed
 // already, for what waits for an answer, and where nothing of the kind helps.
 func (p *Policy) Remedies(q *Query) (out []Remedy) {
 	if d := p.Decide(q); d.NeedAnswer || allowed(q, &d) {
@@ -48,6 +45,9 @@ func (p *Policy) Remedies(q *Query) (out []Remedy) {
 		combine(len(t.causes), n, func(pick []int) bool {
 			if t.clash(pick) || covered(found, pick) {
 				return true
+			}
+			if t.tries++; t.tries > maxTries {
+				return false
 			}
 			if d, ok := t.try(pick); ok {
 				found = append(found, slices.Clone(pick))
@@ -75,7 +75,8 @@ type trial struct {
 	policy *Policy
 	query  *Query
 	causes []cause
-	edited map[string]*Policy // with other lists, by the changes
+	edited map[string]*Policy // with other policies and lists, by the changes
+	tries  int
 }
 
 // try decides with some changes made. Where that takes an answer, it counts as
@@ -101,7 +102,7 @@ func (t *trial) try(pick []int) (Decision, bool) {
 func (t *trial) with(pick []int) *Policy {
 	var edits []int
 	for _, i := range pick {
-		if t.causes[i].lists != nil {
+		if t.causes[i].edit != nil {
 			edits = append(edits, i)
 		}
 	}
@@ -110,9 +111,9 @@ func (t *trial) with(pick []int) *Policy {
 	}
 	key := fmt.Sprint(edits)
 	if t.edited[key] == nil {
-		t.edited[key] = t.policy.with(func(c *cond) {
+		t.edited[key] = t.policy.with(func(r *Rule) {
 			for _, i := range edits {
-				t.causes[i].lists(c)
+				t.causes[i].edit(r)
 			}
 		})
 	}
@@ -162,160 +163,4 @@ func covered(found [][]int, pick []int) bool {
 	return slices.ContainsFunc(found, func(f []int) bool {
 		return !slices.ContainsFunc(f, func(i int) bool { return !slices.Contains(pick, i) })
 	})
-}
-
-// causes are what could be otherwise for a question, the likeliest first.
-func (p *Policy) causes(q *Query) []cause {
-	out := slices.Concat(p.postureCauses(q), p.groupCauses(q), identityCauses(q), p.outOfLists(q), p.intoLists(q), p.deviceCauses(q))
-	return out[:min(len(out), maxCauses)]
-}
-
-func (p *Policy) postureCauses(q *Query) (out []cause) {
-	for _, prof := range p.profiles {
-		if q.Asker.Device == nil || q.Asker.Verdicts[prof.Name].At(q.Now).Result == posture.Passed {
-			continue
-		}
-		out = append(out, cause{text: "posture " + prof.Name + " passes", who: func(q *Query) {
-			if q.Asker.Verdicts == nil {
-				q.Asker.Verdicts = posture.Verdicts{}
-			}
-			q.Asker.Verdicts[prof.Name] = assumedVerdict(posture.Passed)
-		}})
-	}
-	return out
-}
-
-// groupCauses are groups to be in, and not to be in.
-func (p *Policy) groupCauses(q *Query) (out []cause) {
-	d := q.Asker.Device
-	seen := map[string]bool{}
-	for _, ref := range p.groups {
-		g := ref.Name
-		if seen[g] {
-			continue
-		}
-		seen[g] = true
-		if d != nil && d.InGroup(g) {
-			out = append(out, cause{text: "not in group " + g, who: func(q *Query) {
-				regroup(q, func(has []string) []string {
-					return slices.DeleteFunc(has, func(h string) bool { return h == g })
-				})
-			}})
-			continue
-		}
-		out = append(out, cause{text: "in group " + g, who: func(q *Query) {
-			regroup(q, func(has []string) []string { return append(has, g) })
-		}})
-	}
-	return out
-}
-
-// regroup changes the groups of who asks, in a copy of the device.
-func regroup(q *Query, change func([]string) []string) {
-	var d device.Device
-	if q.Asker.Device != nil {
-		d = *q.Asker.Device
-	}
-	d.Groups = change(slices.Clone(d.Groups))
-	q.Asker.Device = &d
-}
-
-func identityCauses(q *Query) (out []cause) {
-	for _, s := range []device.Strength{device.Weak, device.Medium, device.Strong} {
-		if q.Asker.Kind.Strength() >= s {
-			continue
-		}
-		out = append(out, cause{field: "identity", text: fmt.Sprintf("identity %v (%v)", s, byStrength[s]), who: func(q *Query) { q.Asker.Kind = byStrength[s] }})
-	}
-	return out
-}
-
-// deviceCauses are the devices that policies name.
-func (p *Policy) deviceCauses(q *Query) (out []cause) {
-	seen := map[string]bool{deviceName(q): true}
-	for _, ref := range p.devices {
-		if id := ref.Name; !seen[id] {
-			seen[id] = true
-			out = append(out, cause{field: "device", text: "asked by device " + id, who: func(q *Query) {
-				regroup(q, func(has []string) []string { return has })
-				q.Asker.Device.ID = device.ID(id)
-			}})
-		}
-	}
-	return out
-}
-
-// outOfLists are lists that names and addresses of the question are in, and
-// could be taken out of; and countries that its addresses could be elsewhere
-// than in.
-func (p *Policy) outOfLists(q *Query) (out []cause) {
-	seen := map[string]bool{}
-	p.leaves(func(c *cond) {
-		text := c.inList(p, q)
-		if text == "" || seen[text] {
-			return
-		}
-		seen[text] = true
-		what, isOf := c.text, c.op
-		out = append(out, cause{text: text, lists: func(c *cond) {
-			if c.text == what && c.op == isOf {
-				c.names, c.nets = nil, nil
-				if isOf == opCountry {
-					c.op = opNetwork // in none, which no country database can be made to say
-				}
-			}
-		}})
-	})
-	return out
-}
-
-// inList says which names or addresses of the question a list or country has;
-// "" for none.
-func (c *cond) inList(p *Policy, q *Query) string {
-	if c.list() == "" && c.op != opCountry {
-		return ""
-	}
-	var in []string
-	for i := range q.hops() {
-		h := q.hop(i)
-		at := Query{Name: h.Name, Answered: true, Answer: []Hop{h}, Now: q.Now}
-		if c.truthFor(p, &at) == Yes && !slices.Contains(in, h.Name) {
-			in = append(in, h.Name)
-		}
-	}
-	switch {
-	case in == nil:
-		return ""
-	case c.op == opName:
-		return strings.Join(in, " and ") + " not " + c.text
-	default:
-		return "addresses of " + strings.Join(in, " and ") + " not " + c.text
-	}
-}
-
-// intoLists are lists of names that no name of the question is in, and the asked
-// one could be.
-func (p *Policy) intoLists(q *Query) (out []cause) {
-	var b match.NamesBuilder
-	if b.AddKind(match.Exact, q.Name) != nil {
-		return nil
-	}
-	alone := b.Build()
-	seen := map[string]bool{}
-	p.leaves(func(c *cond) {
-		name := c.list()
-		if c.op != opName || name == "" || seen[name] {
-			return
-		}
-		seen[name] = true
-		if c.inList(p, q) != "" {
-			return
-		}
-		out = append(out, cause{text: q.Name + " " + c.text, lists: func(c *cond) {
-			if c.op == opName && c.list() == name {
-				c.names = alone
-			}
-		}})
-	})
-	return out
 }

@@ -1,6 +1,9 @@
 package policy
 
-import "regexp/syntax"
+import (
+	"io"
+	"regexp/syntax"
+)
 
 // Possible returns the values that a policy's conditions are said to be able to
 // have.
@@ -8,7 +11,9 @@ func (p *Policy) Possible(r *Rule) (Truth, bool) {
 	if r == nil || r.when == nil {
 		return 0, false
 	}
-	return possibilities(&linter{policy: p, lists: map[string]*sampled{}}, r.when)
+	l := newLinter(nil)
+	l.policy = p
+	return possibilities(l, r.when)
 }
 
 // DeadBranches returns why parts of an expression match no name.
@@ -30,4 +35,22 @@ func AllDead(expr string) bool {
 	}
 	_, ok := strange(re)
 	return ok
+}
+
+// Linted returns the policy as lint decides by it: with addresses that stand for
+// places.
+func (p *Policy) Linted(open func(string) (io.ReadCloser, error)) *Policy {
+	l := newLinter(open)
+	l.prepare(p)
+	return l.policy
+}
+
+// TruthOf is the truth of a policy's conditions for the asked name.
+func (p *Policy) TruthOf(name string, q *Query) Truth {
+	for i := range p.rules {
+		if p.rules[i].Name == name {
+			return p.rules[i].condition().truthFor(p, q)
+		}
+	}
+	return No
 }

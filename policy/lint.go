@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/starferry/starferry/internal/yamlpos"
+	"github.com/starferry/starferry/policy/match"
 )
 
 // A Flaw is a kind of finding.
@@ -34,7 +35,8 @@ type Finding struct {
 	Hint    string // what to do
 	Example string // a question that shows it, and what becomes of it
 
-	Query Query // the question of Example
+	Query Query    // the question of Example
+	By    []string // of what is shadowed: the policies that decide in its place
 }
 
 // String is the finding in three lines.
@@ -57,23 +59,34 @@ func (f *Finding) String() string {
 // each comes with a question that shows it, by [Policy.Decide]; of what no
 // question shows nothing is said either.
 func (p *Policy) Lint(open func(path string) (io.ReadCloser, error)) []Finding {
-	l := linter{open: open, now: time.Now(), lists: map[string]*sampled{}}
+	l := newLinter(open)
 	l.prepare(p)
 	for i := range l.policy.rules {
 		r := &l.policy.rules[i]
-		if r.when == nil {
+		if r.when != nil {
+			l.look(i)
+		} else if l.shadowed(i); !r.shadow {
 			break // nothing below is looked at, which is a warning of its own
-		}
-		l.constants(r)
-		l.slips(r)
-		l.uses(r)
-		l.dead(r)
-		if !l.never(r) {
-			l.shadowed(i)
-			l.belowAnswer(i)
 		}
 	}
 	return l.found
+}
+
+func newLinter(open func(path string) (io.ReadCloser, error)) *linter {
+	return &linter{open: open, now: time.Now(), lists: map[string]*sampled{}, apart: map[[2]*match.Names]bool{}}
+}
+
+// look looks at one policy with conditions.
+func (l *linter) look(i int) {
+	r := &l.policy.rules[i]
+	l.constants(r)
+	l.slips(r)
+	l.uses(r)
+	l.dead(r)
+	if !l.never(want{r.when, Yes}) {
+		l.shadowed(i)
+		l.belowAnswer(i)
+	}
 }
 
 // A linter looks at one policy.
@@ -82,20 +95,16 @@ type linter struct {
 	open   func(path string) (io.ReadCloser, error)
 	now    time.Time
 	lists  map[string]*sampled
-	places map[netip.Addr]string // what an invented address stands for
+	apart  map[[2]*match.Names]bool // pairs of lists of which it is known whether they share a name
+	places map[netip.Addr]place     // what an invented address stands for
 	found  []Finding
+	work   int // policies that were looked at for examples
 }
 
 func (l *linter) find(r *Rule, flaw Flaw, q *Query, example, hint, format string, args ...any) {
 	l.found = append(l.found, Finding{
 		At: r.At, Policy: r.Name, Flaw: flaw, Msg: fmt.Sprintf(format, args...), Hint: hint, Example: example, Query: *q,
 	})
-}
-
-// never reports whether the policy has been found never to be true.
-func (l *linter) never(r *Rule) bool {
-	possible, ok := possibilities(l, r.when)
-	return ok && possible&Yes == 0
 }
 
 // constants finds the innermost conditions of a policy that are the same for
@@ -115,17 +124,17 @@ func (l *linter) constant(r *Rule, c *cond) (found bool) {
 	case possible&Yes == 0:
 		return l.neverTrue(r, c)
 	case possible&No == 0:
-		return l.alwaysTrue(r, c)
+		return l.alwaysTrue(r, c, possible == Yes)
 	}
 	return false
 }
 
-func (l *linter) alwaysTrue(r *Rule, c *cond) bool {
-	q, ok := l.search(r, func(q *Query, d *Decision) bool {
+func (l *linter) alwaysTrue(r *Rule, c *cond, known bool) bool {
+	q, ok := l.search([]*Rule{r}, func(q *Query, d *Decision) bool {
 		return c.truthFor(l.policy, q) == Yes && l.oneIs(c, q, No) && d.Rule == r
 	})
 	if !ok {
-		q, ok = l.search(r, func(q *Query, _ *Decision) bool { return c.truthFor(l.policy, q) == Yes && l.oneIs(c, q, No) })
+		q, ok = l.search([]*Rule{r}, func(q *Query, _ *Decision) bool { return c.truthFor(l.policy, q) == Yes && l.oneIs(c, q, No) })
 	}
 	if !ok {
 		return false
@@ -134,14 +143,18 @@ func (l *linter) alwaysTrue(r *Rule, c *cond) bool {
 	if c.op == opAny && c.negations() {
 		hint = "nothing is all of them at once; to except them all write not: {any: [...]}, or one not: with a list of values"
 	}
-	l.find(r, AlwaysTrue, q, l.show(q), hint, "always true: %s", c.phrase())
+	but := ""
+	if !known {
+		but = " wherever it is known"
+	}
+	l.find(r, AlwaysTrue, q, l.show(r, q), hint, "always true%s: %s", but, c.phrase())
 	return true
 }
 
 func (l *linter) neverTrue(r *Rule, c *cond) bool {
-	q, ok := l.search(r, func(q *Query, d *Decision) bool { return l.oneIs(c, q, Yes) && d.Rule != r })
+	q, ok := l.search([]*Rule{r}, func(q *Query, d *Decision) bool { return l.oneIs(c, q, Yes) && d.Rule != r })
 	if !ok {
-		q, ok = l.search(r, func(q *Query, _ *Decision) bool { return c.truthFor(l.policy, q) != Yes })
+		q, ok = l.search([]*Rule{r}, func(q *Query, _ *Decision) bool { return c.truthFor(l.policy, q) != Yes })
 	}
 	if !ok {
 		return false
@@ -150,7 +163,7 @@ func (l *linter) neverTrue(r *Rule, c *cond) bool {
 	if c.op == opAll {
 		hint = "nothing is all of them at once; if one of them is meant write any: [...], or one condition with a list of values"
 	}
-	l.find(r, NeverTrue, q, l.show(q), hint, "never true: %s", c.phrase())
+	l.find(r, NeverTrue, q, l.show(r, q), hint, "never true: %s", c.phrase())
 	return true
 }
 
@@ -194,6 +207,8 @@ func (c *cond) phrase() string {
 		return "not (" + of + ")"
 	case opPosture:
 		return fmt.Sprintf("posture %s %v", c.profile, c.result)
+	case opWindow:
+		return "time " + c.window.String()
 	}
 	if word := fieldWords[c.op]; word != "" {
 		return word + " " + c.text
@@ -202,6 +217,8 @@ func (c *cond) phrase() string {
 }
 
 var fieldWords = map[op]string{
-	opName: "name", opCountry: "answer", opNetwork: "answer", opDevice: "device", opIdentity: "identity",
-	opKind: "evidence", opSource: "source", opType: "type",
+	opName: "name", opRegexp: "name", opCountry: "answer", opContinent: "answer", opASN: "answer", opNetwork: "answer",
+	opRecord: "answer", opDevice: "device", opIdentity: "identity", opKind: "evidence", opSource: "source", opType: "type",
+	opUser: "user", opPlatform: "platform", opListener: "listener", opTransport: "transport", opSchedule: "schedule",
+	opService: "flow", opRoute: "route",
 }

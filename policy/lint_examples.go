@@ -1,85 +1,187 @@
 package policy
 
 import (
-	"fmt"
-	"io"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
-	"unicode"
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/policy/match"
+	"github.com/starferry/starferry/steer/geo"
 )
 
-// maxSearch bounds how many questions are tried for an example.
-const maxSearch = 20_000
+// maxSearch bounds how many questions are tried for an example, and maxWork how
+// many policies may be looked at in all: what is not found by then is not said.
+const (
+	maxSearch = 20_000
+	maxWork   = 100_000_000
+)
 
-// A candidates are values to make questions of: those that the conditions of a
-// policy speak of, and others.
-type candidates struct {
-	names   []string
-	types   []uint16
-	askers  []Asker
-	answers [][]netip.Addr
+// A choice is one thing in which questions can differ: set makes the i-th of so
+// many of a question.
+type choice struct {
+	of  int
+	set func(q *Query, i int)
 }
 
-// search returns the first question made of what the policy speaks of that is
-// accepted, with the answer known.
-func (l *linter) search(r *Rule, accept func(*Query, *Decision) bool) (*Query, bool) {
-	c := l.candidates(r)
-	tried := 0
-	for _, t := range c.types {
-		for _, name := range c.names {
-			for _, addrs := range c.answers {
-				for i := range c.askers {
-					if tried++; tried > maxSearch {
-						return nil, false
-					}
-					q := &Query{Name: name, Type: t, Asker: c.askers[i], Answered: true, Answer: []Hop{{Name: name, Addrs: addrs}}, Now: l.now}
-					if d := l.policy.Decide(q); accept(q, &d) {
-						return q, true
-					}
-				}
+// choose makes a choice of values.
+func choose[T any](values []T, set func(*Query, T)) choice {
+	return choice{len(values), func(q *Query, i int) { set(q, values[i]) }}
+}
+
+// search returns the first question made of what policies speak of that is
+// accepted, with the answer known. Where there are more of them than are tried,
+// half of those that are, are taken at random.
+func (l *linter) search(rules []*Rule, accept func(*Query, *Decision) bool) (*Query, bool) {
+	choices := l.choices(rules)
+	all := 1
+	for _, c := range choices {
+		all = min(all*c.of, maxSearch+1)
+	}
+	random := rand.New(rand.NewPCG(1, 1)) // the same each time
+	for n := range min(all, maxSearch) {
+		if l.work += len(l.policy.rules); l.work > maxWork {
+			break
+		}
+		q := &Query{Answered: true, Answer: []Hop{{}}, Asker: Asker{Device: &device.Device{}, Verdicts: posture.Verdicts{}}}
+		in := n
+		if all > maxSearch {
+			in /= 2
+		}
+		for _, c := range slices.Backward(choices) {
+			if all > maxSearch && n%2 == 1 {
+				c.set(q, random.IntN(c.of))
+				continue
 			}
+			c.set(q, in%c.of)
+			in /= c.of
+		}
+		if q.Asker.Device.ID == "" {
+			q.Asker.Device, q.Asker.Kind, q.Asker.Verdicts = nil, device.Unidentified, nil
+		}
+		if d := l.policy.Decide(q); accept(q, &d) {
+			return q, true
 		}
 	}
 	return nil, false
 }
 
-func (l *linter) candidates(r *Rule) (c candidates) {
-	c.names, c.types = []string{"www.example.com"}, []uint16{typeNumbers["A"]}
-	c.answers = [][]netip.Addr{nil}
-	who := whoever{words: map[op][]string{}, kinds: []device.Kind{device.ByWireGuard, device.ByNetwork, device.ByToken, device.Unidentified}}
-	r.when.each(func(leaf *cond) {
-		switch leaf.op {
-		case opType:
-			c.types = append(c.types, leaf.types...)
-		case opCountry, opNetwork:
-			for _, a := range l.addrsOf(leaf) {
-				c.answers = append(c.answers, []netip.Addr{a})
-			}
-		case opSource:
-			who.sources = append(who.sources, edges([]*cond{leaf})[2:]...)
-		case opKind:
-			who.kinds = append(who.kinds, leaf.kinds...)
-		case opPosture:
-			who.profiles = append(who.profiles, leaf.profile)
-		case opGroup, opDevice:
-			who.words[leaf.op] = append(who.words[leaf.op], leaf.words...)
+// choices are those between values that conditions of the policies speak of, and
+// others: the plainest first, and what varies first last.
+func (l *linter) choices(rules []*Rule) []choice {
+	var leaves []*cond
+	demanded := demands{}
+	for _, r := range rules {
+		r.condition().each(func(c *cond) { leaves = append(leaves, c) })
+		if d := r.demands; d != nil {
+			demanded.groups = append(demanded.groups, d.groups...)
+			demanded.devices = append(demanded.devices, d.devices...)
+			demanded.profiles = append(demanded.profiles, d.profiles...)
+			demanded.schedules = append(demanded.schedules, d.schedules...)
 		}
-		c.names = append(c.names, l.namesOf(leaf)...)
-	})
-	if d := r.demands; d != nil {
-		who.words[opGroup] = append(who.words[opGroup], d.groups...)
-		who.words[opDevice] = append(who.words[opDevice], d.devices...)
-		who.profiles = append(who.profiles, d.profiles...)
 	}
-	c.answers = append(c.answers, []netip.Addr{elsewhere})
-	c.askers = who.askers()
-	return c
+	out := []choice{
+		choose(l.times(leaves, demanded.schedules), func(q *Query, t time.Time) { q.Now = t }),
+		choose(manners(leaves), func(q *Query, m manner) {
+			q.Type, q.Flow, q.Route = m.rrtype, m.flow, m.route
+			q.Asker.Listener, q.Asker.Transport = m.listener, m.transport
+		}),
+		choose(l.names(leaves), func(q *Query, name string) { q.Name, q.Answer[0].Name = name, name }),
+		choose(l.answers(leaves), func(q *Query, a []netip.Addr) { q.Answer[0].Addrs = a }),
+	}
+	return append(out, askers(leaves, &demanded)...)
+}
+
+// askers are the choices between those who ask.
+func askers(leaves []*cond, demanded *demands) []choice {
+	words := map[op][]string{opGroup: demanded.groups, opDevice: demanded.devices}
+	profiles := slices.Clone(demanded.profiles)
+	askedBy := []device.Kind{device.ByWireGuard, device.ByNetwork, device.ByToken, device.Unidentified}
+	sources := []netip.Addr{{}}
+	for _, c := range leaves {
+		switch c.op {
+		case opGroup, opDevice, opUser, opPlatform:
+			words[c.op] = append(words[c.op], c.words...)
+		case opKind:
+			askedBy = append(askedBy, c.kinds...)
+		case opPosture:
+			profiles = append(profiles, c.profile)
+		case opSource:
+			sources = append(sources, edges([]*cond{c})[2:]...)
+		}
+	}
+	one := func(o op, first ...string) []string { return once(append(first, words[o]...)) }
+	out := []choice{
+		choose(once(askedBy), func(q *Query, k device.Kind) { q.Asker.Kind = k }),
+		choose(groupings(one(opGroup)), func(q *Query, groups []string) { q.Asker.Device.Groups = groups }),
+		choose(append(one(opDevice, "somebody"), ""), func(q *Query, id string) { q.Asker.Device.ID = device.ID(id) }),
+		choose(one(opUser, ""), func(q *Query, user string) { q.Asker.Device.User = user }),
+		choose(append(one(opPlatform, ""), otherPlatform), func(q *Query, p string) { q.Asker.Device.Platform = p }),
+		choose(once(sources), func(q *Query, src netip.Addr) { q.Asker.Source = src }),
+	}
+	if len(words[opPlatform]) == 0 {
+		out[4].of = 1
+	}
+	for _, name := range once(profiles) {
+		results := []posture.Result{posture.Passed, posture.Failed, posture.Unknown}
+		out = append(out, choose(results, func(q *Query, r posture.Result) { q.Asker.Verdicts[name] = assumedVerdict(r) }))
+	}
+	return out
+}
+
+// otherPlatform is one that no policy speaks of.
+const otherPlatform = "plan9"
+
+// groupings are all groups at once, each alone, and none.
+func groupings(groups []string) [][]string {
+	if len(groups) == 0 {
+		return [][]string{nil}
+	}
+	out := [][]string{groups}
+	for _, g := range groups {
+		if len(groups) > 1 {
+			out = append(out, []string{g})
+		}
+	}
+	return append(out, nil)
+}
+
+// times are now, and moments at which schedules and windows are on, and off.
+func (l *linter) times(leaves []*cond, demanded []*schedule) []time.Time {
+	out := []time.Time{l.now}
+	for _, c := range leaves {
+		switch c.op {
+		case opSchedule:
+			demanded = append(demanded, c.schedules...)
+		case opWindow:
+			for _, end := range []time.Time{c.window.from, c.window.to} {
+				if !end.IsZero() {
+					out = append(out, end, end.Add(-time.Minute))
+				}
+			}
+		}
+	}
+	for _, s := range once(demanded) {
+		for next, turns := l.now, 0; turns < 4; turns++ { // of a week with two spans, all of them
+			if _, next = s.at(next); next.IsZero() {
+				break
+			}
+			out = append(out, next)
+		}
+	}
+	return once(out)
+}
+
+// names are some that conditions are true of.
+func (l *linter) names(leaves []*cond) []string {
+	out := []string{"www.example.com"}
+	for _, c := range leaves {
+		out = append(out, l.namesOf(c)...)
+	}
+	return once(out)
 }
 
 // namesOf returns names that a condition is true of.
@@ -91,8 +193,11 @@ func (l *linter) namesOf(c *cond) (out []string) {
 		if e.kind&(match.One|match.Under) != 0 {
 			out = append(out, "www."+e.name)
 		}
+		if e.kind&match.Under != 0 {
+			out = append(out, "www.a."+e.name)
+		}
 	}
-	if s := l.lists[c.list()]; s != nil {
+	if s := l.lists[c.list()]; s != nil && c.op == opName {
 		out = append(out, s.names...)
 	}
 	if expr := c.regexp(); expr != "" {
@@ -101,82 +206,39 @@ func (l *linter) namesOf(c *cond) (out []string) {
 	return out
 }
 
+// answers are none, addresses that conditions are true of, one at a time, and
+// one that is nowhere.
+func (l *linter) answers(leaves []*cond) [][]netip.Addr {
+	var addrs []netip.Addr
+	for _, c := range leaves {
+		addrs = append(addrs, l.addrsOf(c)...)
+	}
+	out := [][]netip.Addr{nil}
+	for _, a := range once(addrs) {
+		out = append(out, []netip.Addr{a})
+	}
+	return append(out, []netip.Addr{elsewhere})
+}
+
 // addrsOf returns addresses that a condition is true of.
 func (l *linter) addrsOf(c *cond) (out []netip.Addr) {
-	for _, w := range c.words {
-		if p, err := netip.ParsePrefix(w); err == nil && c.op == opNetwork {
-			out = append(out, p.Addr())
+	if c.op == opNetwork {
+		for _, w := range c.words {
+			if p, err := netip.ParsePrefix(w); err == nil {
+				out = append(out, p.Addr())
+			}
+		}
+		if s := l.lists[c.list()]; s != nil {
+			out = append(out, s.addrs...)
 		}
 	}
-	for a, code := range l.places {
-		if c.op == opCountry && slices.Contains(c.words, code) {
+	for a, of := range l.places {
+		if (c.op == opCountry || c.op == opContinent || c.op == opASN) && of.is(c) {
 			out = append(out, a)
 		}
 	}
-	if s := l.lists[c.list()]; s != nil {
-		out = append(out, s.addrs...)
-	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return out
-}
-
-// list returns the name of the list that a condition looks into, if any.
-func (c *cond) list() string {
-	name, ok := strings.CutPrefix(c.text, "in list ")
-	if !ok || c.op != opName && c.op != opNetwork || len(c.entries) > 0 || len(c.words) > 0 && c.words[0] != name {
-		return ""
-	}
-	return name
-}
-
-// whoever is what conditions say of who asks.
-type whoever struct {
-	words    map[op][]string // groups and devices
-	kinds    []device.Kind
-	profiles []string
-	sources  []netip.Addr
-}
-
-// askers returns somebody of each sort.
-func (w *whoever) askers() (out []Asker) {
-	groups := set(w.words[opGroup])
-	var devices []*device.Device
-	add := func(id string, groups []string) {
-		devices = append(devices, &device.Device{ID: device.ID(id), Groups: groups})
-	}
-	add("somebody", groups)
-	for _, g := range groups {
-		add("somebody", []string{g})
-	}
-	for _, id := range set(w.words[opDevice]) {
-		add(id, groups)
-	}
-	add("somebody", nil)
-	results := []posture.Result{posture.Passed}
-	if len(w.profiles) > 0 {
-		results = append(results, posture.Failed, posture.Unknown)
-	}
-	var kinds []device.Kind
-	for _, k := range w.kinds {
-		if !slices.Contains(kinds, k) {
-			kinds = append(kinds, k)
-		}
-	}
-	sources := append([]netip.Addr{{}}, w.sources...)
-	for _, k := range kinds {
-		for _, d := range devices {
-			for _, src := range sources {
-				for _, r := range results {
-					a := Asker{Device: d, Kind: k, Source: src, Verdicts: posture.Verdicts{}}
-					for _, p := range w.profiles {
-						a.Verdicts[p] = assumedVerdict(r)
-					}
-					out = append(out, a)
-				}
-			}
-		}
-	}
-	return append(out, Asker{})
 }
 
 // elsewhere is an address of nobody's list (RFC 5737).
@@ -186,206 +248,55 @@ var elsewhere = netip.MustParseAddr("192.0.2.1")
 func (c *cond) truthFor(p *Policy, q *Query) Truth {
 	at := spot{q.hop(0), q.alias(0)}
 	s := scene{q: q, at: &at, until: new(time.Time), filter: p.filter, hashes: new(match.Hashes)}
-	if !q.Answered {
+	if !q.Answered && q.Flow == nil {
 		s.open = atAnswer
 	}
 	return c.eval(&s)
 }
 
 // prepare draws samples of the lists, and makes the policy decide by invented
-// addresses of each country.
+// addresses of each place that it speaks of.
 func (l *linter) prepare(p *Policy) {
-	l.places = map[netip.Addr]string{}
 	for i := range p.lists {
 		l.sample(p, &p.lists[i])
 	}
-	byCode := map[string]netip.Addr{}
+	var of []place
 	given := []netip.Addr{elsewhere}
 	p.leaves(func(c *cond) {
-		switch c.op {
-		case opCountry:
-			for _, code := range c.words {
-				if !byCode[code].IsValid() {
-					byCode[code] = invented(len(byCode))
-					l.places[byCode[code]] = code
-				}
+		for _, w := range c.words {
+			switch c.op {
+			case opCountry:
+				of = append(of, place{Country: w})
+			case opContinent:
+				of = append(of, place{Country: countryOn(w)})
+			case opASN:
+				n, _ := strconv.ParseUint(w[len("AS"):], 10, 32) // as the condition writes it
+				of = append(of, place{ASN: uint32(n)})
 			}
-		case opNetwork:
+		}
+		if c.op == opNetwork {
 			given = append(given, l.addrsOf(c)...)
 		}
 	})
+	assumed := map[netip.Addr]place{}
+	for i, pl := range once(of) {
+		assumed[invented(i)] = pl
+	}
+	l.places = assumed
 	var err error
-	if l.policy, err = p.assuming(byCode, given); err != nil {
+	if l.policy, err = p.assuming(assumed, given); err != nil {
 		l.policy = p
 	}
 }
 
-// leaves calls f with all conditions of the policy.
-func (p *Policy) leaves(f func(*cond)) {
-	for i := range p.rules {
-		if p.rules[i].when != nil {
-			p.rules[i].when.each(f)
-		}
-	}
-}
-
-// A sampled is a list of which some members are known: its set does not tell them.
-type sampled struct {
-	info    *ListInfo
-	names   []string // names that are in it, some
-	addrs   []netip.Addr
-	set     *match.Names
-	nets    *match.Networks
-	entries map[string]bool // its names, all; nil until wanted
-}
-
-const (
-	maxSamples    = 3
-	maxSampleText = 64 << 20
-	maxEntries    = 200_000 // of lists that are compared name by name
-)
-
-// sample reads some members of a list.
-func (l *linter) sample(p *Policy, info *ListInfo) {
-	s := &sampled{info: info}
-	p.leaves(func(c *cond) {
-		if c.list() == info.Name {
-			s.set, s.nets = c.names, c.nets
-		}
-	})
-	l.lists[info.Name] = s
-	l.words(s, func(word string) bool {
-		if name := s.named(word); name != "" {
-			s.names = append(s.names, name)
-		}
-		if p, err := prefix(word); err == nil && s.nets.Contains(p.Addr()) {
-			s.addrs = append(s.addrs, p.Addr())
-		}
-		return len(s.names) < maxSamples && len(s.addrs) < maxSamples
-	})
-}
-
-// named returns a name that the list has by a word of its file; "" for none.
-func (s *sampled) named(word string) string {
-	name, err := match.Clean(strings.TrimLeft(word, "*."))
-	if err != nil || s.set == nil {
-		return ""
-	}
-	for _, n := range []string{name, "www." + name} {
-		if m, ok := s.set.Lookup(n); ok && m.Name == name {
-			return n
+// countryOn returns a country of a continent.
+func countryOn(continent string) string {
+	for a := 'A'; a <= 'Z'; a++ {
+		for b := 'A'; b <= 'Z'; b++ {
+			if code := string([]rune{a, b}); geo.ContinentOf(code) == continent {
+				return code
+			}
 		}
 	}
 	return ""
-}
-
-// words calls f with the words of the list's file that can be names or networks,
-// whatever its format, until f returns false.
-func (l *linter) words(s *sampled, f func(string) bool) {
-	if l.open == nil || s.info.File == "" || s.set == nil && s.nets == nil {
-		return
-	}
-	file, err := l.open(s.info.File)
-	if err != nil {
-		return // there are no examples, then
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxSampleText))
-	if err != nil {
-		return
-	}
-	apart := func(r rune) bool {
-		return !(unicode.IsLetter(r) || unicode.IsMark(r) || unicode.IsDigit(r) || strings.ContainsRune("-_.:/*", r))
-	}
-	for _, line := range strings.Split(string(text), "\n") {
-		if f := strings.TrimSpace(line); f == "" || strings.ContainsRune("#!;", rune(f[0])) {
-			continue
-		}
-		for _, word := range strings.FieldsFunc(line, apart) {
-			for _, w := range append(strings.Split(word, "/"), word) {
-				if w != "" && !f(w) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// all returns all names of a list; false if not all are known.
-func (l *linter) all(list string) (map[string]bool, *match.Names, bool) {
-	s := l.lists[list]
-	if s == nil || s.set == nil || s.info.Entries > maxEntries {
-		return nil, nil, false
-	}
-	if s.entries == nil {
-		s.entries = map[string]bool{}
-		l.words(s, func(word string) bool {
-			if name := s.named(word); name != "" {
-				m, _ := s.set.Lookup(name)
-				s.entries[m.Name] = true
-			}
-			return true
-		})
-	}
-	return s.entries, s.set, len(s.entries) == s.set.Len()
-}
-
-// disjoint reports whether it is proven that no name is in both lists: of two
-// names that are each in one of the lists, and cover one name, one is under the
-// other or both cover what is one label below the same name.
-func (l *linter) disjoint(c, d *cond) bool {
-	a, inA, okA := l.all(c.list())
-	b, inB, okB := l.all(d.list())
-	if !okA || !okB {
-		return false
-	}
-	apart := func(names map[string]bool, in *match.Names) bool {
-		for n := range names {
-			for _, s := range []string{n, someLabel + "." + n, someLabel + "." + otherLabel + "." + n} {
-				if _, ok := in.Lookup(s); ok {
-					return false
-				}
-			}
-		}
-		return true
-	}
-	return apart(a, inB) && apart(b, inA)
-}
-
-// show tells a question and what becomes of it.
-func (l *linter) show(q *Query) string {
-	d := l.policy.Decide(q)
-	return l.describe(q) + ": " + d.told()
-}
-
-func (l *linter) describe(q *Query) string {
-	s := q.Name + " " + typeName(q.Type)
-	a := &q.Asker
-	switch {
-	case a.Device == nil:
-		s += ", by nobody that is known"
-	case len(a.Device.Groups) > 0:
-		s += fmt.Sprintf(", by %s in group %s", a.Device.ID, strings.Join(a.Device.Groups, " and "))
-	default:
-		s += ", by " + string(a.Device.ID)
-	}
-	s += fmt.Sprintf(" (%v)", a.Kind)
-	for _, p := range l.policy.profiles {
-		if v, ok := a.Verdicts[p.Name]; ok {
-			s += fmt.Sprintf(", posture %s %v", p.Name, v.Result)
-		}
-	}
-	if a.Source.IsValid() {
-		s += fmt.Sprintf(", from %v", a.Source)
-	}
-	for _, h := range q.Answer {
-		for _, addr := range h.Addrs {
-			if code := l.places[addr]; code != "" {
-				s += ", answer in " + code
-			} else {
-				s += fmt.Sprintf(", answer %v", addr)
-			}
-		}
-	}
-	return s
 }

@@ -1,51 +1,146 @@
 package policy
 
-import "slices"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
 
-// shadowed finds a policy that another one above decides in the place of,
-// whenever it is true.
+// maxRivals bounds the policies that are tried together in the place of one.
+const maxRivals = 32
+
+// shadowed finds a policy that others above decide in the place of, whenever it
+// is true.
 func (l *linter) shadowed(i int) {
 	r := &l.policy.rules[i]
-	var above *Rule
-	var q *Query
-	tried := map[*Rule]bool{}
-	_, reached := l.search(r, func(try *Query, d *Decision) bool {
-		if r.when.truthFor(l.policy, try) != Yes {
-			return false
-		}
-		if d.Rule == r {
-			return true
-		}
-		if by := d.Rule; above == nil && by != nil && !tried[by] {
-			tried[by] = true
-			if l.shadows(by, r) {
-				above, q = by, try
-			}
-		}
-		return false
-	})
-	if reached || above == nil {
+	rivals, reached := l.rivals(i)
+	if reached {
 		return
 	}
-	hint := "put it above " + above.Name + ", or leave it out"
-	l.find(r, Shadowed, q, l.show(q), hint, "never decides: %s above it, in line %d, is true of all that it is true of", above.Name, above.At.Line)
+	by := l.covering(r, rivals.rules)
+	if by == nil {
+		by = l.covering(r, l.over(i))
+	}
+	if by == nil {
+		return
+	}
+	for range by { // each shows one more
+		if !slices.ContainsFunc(by, func(above *Rule) bool { return rivals.shown[above] == nil }) {
+			break
+		}
+		q, ok := l.search(append([]*Rule{r}, by...), func(q *Query, d *Decision) bool {
+			return slices.Contains(by, d.Rule) && rivals.shown[d.Rule] == nil && r.condition().truthFor(l.policy, q) == Yes
+		})
+		if !ok {
+			break
+		}
+		d := l.policy.Decide(q)
+		rivals.shown[d.Rule] = q
+	}
+	l.tellShadowed(r, by, rivals.shown)
 }
 
-// shadows reports whether it is proven that by, above r, is true at each name
-// that r is true of.
-func (l *linter) shadows(by, r *Rule) bool {
-	above := func() bool {
-		for i := range l.policy.rules {
-			switch &l.policy.rules[i] {
-			case by:
-				return true
-			case r:
-				return false
-			}
+func (l *linter) tellShadowed(r *Rule, by []*Rule, shown map[*Rule]*Query) {
+	var first *Query
+	var names, lines, examples []string
+	for _, above := range by {
+		names = append(names, above.Name)
+		lines = append(lines, fmt.Sprintf("%s in line %d", above.Name, above.At.Line))
+		if q := shown[above]; q != nil {
+			first = cmp.Or(first, q)
+			examples = append(examples, l.show(r, q))
 		}
-		return false
 	}
-	return by.when != nil && above() && (!by.own || r.own) && implies(l, r.when, by.when)
+	if first == nil {
+		return
+	}
+	example := strings.Join(examples, "\n    example: ")
+	if len(by) == 1 {
+		l.find(r, Shadowed, first, example, "put it above "+names[0]+", or leave it out",
+			"never decides: %s above it, in line %d, is true of all that it is true of", names[0], by[0].At.Line)
+	} else {
+		l.find(r, Shadowed, first, example, "put it above them, or leave it out",
+			"never decides: of all that it is true of one of these above it is true: %s", strings.Join(lines, ", "))
+	}
+	l.found[len(l.found)-1].By = names
+}
+
+// rivals are policies that decide questions which another one is true of, each
+// with such a question.
+type rivals struct {
+	rules []*Rule
+	shown map[*Rule]*Query
+}
+
+// rivals returns those of a policy, and whether it decides a question itself.
+func (l *linter) rivals(i int) (found rivals, reached bool) {
+	r, over := &l.policy.rules[i], l.over(i)
+	found.shown = map[*Rule]*Query{}
+	done := false
+	for range 3 { // with each that is found questions come that it speaks of
+		before := len(found.rules)
+		l.search(append([]*Rule{r}, found.rules...), func(q *Query, d *Decision) bool {
+			reached = d.Rule == r
+			if !reached && found.shown[d.Rule] == nil && len(found.rules) < maxRivals &&
+				slices.Contains(over, d.Rule) && r.condition().truthFor(l.policy, q) == Yes {
+				found.rules, found.shown[d.Rule] = append(found.rules, d.Rule), q
+				done = l.covers(r, found.rules)
+			}
+			return reached || done
+		})
+		if reached || done || len(found.rules) == before {
+			break
+		}
+	}
+	return found, reached
+}
+
+// over returns the policies above one that are looked at wherever it is: those
+// in shadow are passed over, and those with "cname: ignore" are looked at for
+// the first name of the chain only.
+func (l *linter) over(i int) (out []*Rule) {
+	r := &l.policy.rules[i]
+	for k := range l.policy.rules[:i] {
+		if above := &l.policy.rules[k]; !above.shadow && (!above.own || r.own || r.ends) {
+			out = append(out, above)
+		}
+	}
+	return out
+}
+
+// covering returns the fewest of the policies of which it is proven that one is
+// true wherever r is, in their order; nil if that is not proven.
+func (l *linter) covering(r *Rule, of []*Rule) []*Rule {
+	if len(of) == 0 || len(of) > maxRivals || !l.covers(r, of) {
+		return nil
+	}
+	of = slices.Clone(of)
+	for i := len(of) - 1; i >= 0; i-- {
+		if fewer := slices.Delete(slices.Clone(of), i, i+1); len(fewer) > 0 && l.covers(r, fewer) {
+			of = fewer
+		}
+	}
+	slices.SortFunc(of, func(a, b *Rule) int { return a.At.Line - b.At.Line })
+	return of
+}
+
+// covers reports whether it is proven that one of the policies is true wherever
+// r is.
+func (l *linter) covers(r *Rule, by []*Rule) bool {
+	wants := []want{{r.condition(), Yes}}
+	for _, above := range by {
+		wants = append(wants, want{above.condition(), No | Unknown})
+	}
+	return l.never(wants...)
+}
+
+// condition returns the condition of the policy, also where it has none.
+func (r *Rule) condition() *cond {
+	if r.when == nil {
+		return &cond{op: opAll}
+	}
+	return r.when
 }
 
 // belowAnswer finds a policy that decides by the name alone, and for which the
@@ -59,7 +154,7 @@ func (l *linter) belowAnswer(i int) {
 		return
 	}
 	var above *Rule
-	q, ok := l.search(r, func(q *Query, d *Decision) bool {
+	q, ok := l.search([]*Rule{r}, func(q *Query, d *Decision) bool {
 		if d.Rule != r || d.Denied != "" || len(q.Answer[0].Addrs) > 0 {
 			return false
 		}
@@ -81,119 +176,7 @@ func (l *linter) belowAnswer(i int) {
 	ask := *q
 	ask.Answered, ask.Answer = false, nil
 	decided := l.policy.Decide(q)
-	example := l.show(&ask) + "; with an answer of no address: " + decided.told()
+	example := l.show(r, &ask) + "; with an answer of no address: " + decided.told()
 	l.find(r, BelowAnswer, &ask, example, "put it above "+above.Name+" if nothing is to be asked upstream for these names",
 		"the question goes upstream before it decides by the name: %s above it, in line %d, looks at the answer", above.Name, above.At.Line)
-}
-
-// slips finds "any" that means "all", and the other way round.
-func (l *linter) slips(r *Rule) { l.slip(r, r.when) }
-
-func (l *linter) slip(r *Rule, c *cond) {
-	if possible, ok := possibilities(l, c); ok && (possible&Yes == 0 || possible&No == 0) {
-		return // said already
-	}
-	switch {
-	case c.op == opAny && c.negations():
-		l.anyNegations(r, c)
-	case c.op == opAll && r.Then.Action == Block:
-		l.allOfLists(r, c)
-	}
-	if c.op != opNot { // what is below a negation means the opposite
-		for i := range c.kids {
-			l.slip(r, &c.kids[i])
-		}
-	}
-}
-
-// anyNegations finds "not A or not B" of names and answers, which is true of
-// what is in A.
-func (l *linter) anyNegations(r *Rule, c *cond) {
-	for i := range c.kids {
-		if c.kids[i].sees()&^(atName|atAnswer) != 0 {
-			return
-		}
-	}
-	var excepted *cond
-	q, ok := l.search(r, func(q *Query, d *Decision) bool {
-		if d.Rule != r {
-			return false
-		}
-		for i := range c.kids {
-			if excepted = &c.kids[i].kids[0]; excepted.truthFor(l.policy, q) == Yes {
-				return true
-			}
-		}
-		return false
-	})
-	if !ok {
-		return
-	}
-	l.find(r, AnyNegations, q, l.show(q), "to except what is in any of them write not: {any: [...]}, or one not: with a list of values",
-		"%s is true of what is in one of them and not in all: this one is %s, and the policy is true of it", c.phrase(), excepted.phrase())
-}
-
-// allOfLists finds blocks of what is in all of several lists that are for blocking.
-func (l *linter) allOfLists(r *Rule, c *cond) {
-	var lists []*cond
-	for i := range c.kids {
-		if l.use(&c.kids[i]) == useBlock {
-			lists = append(lists, &c.kids[i])
-		}
-	}
-	if len(lists) < 2 {
-		return
-	}
-	var in *cond
-	q, ok := l.search(r, func(q *Query, d *Decision) bool {
-		i := slices.IndexFunc(lists, func(c *cond) bool { return c.truthFor(l.policy, q) == Yes })
-		if i >= 0 {
-			in = lists[i]
-		}
-		return i >= 0 && d.Rule != r
-	})
-	if !ok {
-		return
-	}
-	l.find(r, AllOfLists, q, l.show(q), "to block what is in any of them write any: [...], or list: [...] with all of them",
-		"blocks only what is in all of its lists: this one is %s, and the policy is not true of it", in.phrase())
-}
-
-// The uses of a list.
-const (
-	useAllow = "allow"
-	useBlock = "block"
-)
-
-func (l *linter) use(c *cond) string {
-	if s := l.lists[c.list()]; s != nil {
-		return s.info.Use
-	}
-	return ""
-}
-
-// uses finds lists that are used against what they are for.
-func (l *linter) uses(r *Rule) { l.used(r, r.when, false) }
-
-func (l *linter) used(r *Rule, c *cond, negated bool) {
-	for i := range c.kids {
-		l.used(r, &c.kids[i], negated != (c.op == opNot))
-	}
-	use := l.use(c)
-	blocks := (r.Then.Action == Block) != negated
-	if use == "" || (use == useBlock) == blocks {
-		return
-	}
-	q, ok := l.search(r, func(q *Query, d *Decision) bool {
-		return c.truthFor(l.policy, q) == Yes && (d.Rule == r) == !negated
-	})
-	if !ok {
-		return
-	}
-	says := "is true of"
-	if negated {
-		says = "excepts"
-	}
-	l.find(r, UseContradicts, q, l.show(q), "name the list that is meant, or change its use",
-		"list %s is for use: %s, and this policy, which does %v, %s what is in it", c.list(), use, r.Then.Action, says)
 }

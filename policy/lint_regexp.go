@@ -123,11 +123,11 @@ func (c *cond) regexp() string {
 func (l *linter) dead(r *Rule) {
 	r.when.each(func(c *cond) {
 		for _, b := range deadBranches(c.regexp()) {
-			q, ok := l.search(r, func(q *Query, d *Decision) bool {
+			q, ok := l.search([]*Rule{r}, func(q *Query, d *Decision) bool {
 				return d.Rule != r && c.truthFor(l.policy, q) == No && slices.Contains(meant(c.regexp()), q.Name)
 			})
 			if ok {
-				l.find(r, DeadBranch, q, l.show(q), b.hint, "%q matches no name: %s", b.part, b.why)
+				l.find(r, DeadBranch, q, l.show(r, q), b.hint, "%q matches no name: %s", b.part, b.why)
 			}
 		}
 	})

@@ -2,15 +2,15 @@ package policy
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
-
-	"github.com/starferry/starferry/device/posture"
-	"github.com/starferry/starferry/policy/match"
 )
 
-// maxSpace bounds the combinations of values that a proof goes through.
-const maxSpace = 1 << 16
+// maxTried bounds the combinations of values that a proof goes through, and
+// maxPoints those of one axis.
+const (
+	maxTried  = 1 << 17
+	maxPoints = 1 << 12
+)
 
 // An axis is one thing that conditions look at, such as the type of the
 // question: the conditions that look at it, and what they can be together. It
@@ -21,34 +21,91 @@ type axis struct {
 	points [][]Truth // of the leaves
 }
 
+// A want is a condition that is to be one of some values.
+type want struct {
+	when *cond
+	is   Truth
+}
+
+// together reports whether conditions can be so at once. What cannot is proven;
+// what can may be more than there is. It is not known where that would take too
+// many tries.
+func (l *linter) together(wants ...want) (can, known bool) {
+	s := solver{axes: axesOf(l, wants), wants: wants, at: map[*cond]Truth{}, left: maxTried}
+	can = s.solve(0)
+	return can, s.left >= 0
+}
+
+// never reports whether it is proven that conditions are not so at once.
+func (l *linter) never(wants ...want) bool {
+	can, known := l.together(wants...)
+	return known && !can
+}
+
 // possibilities returns the values that the condition can have; false if there
 // is too much to try.
 func possibilities(l *linter, c *cond) (possible Truth, ok bool) {
-	ok = overAll(l, []*cond{c}, func(at map[*cond]Truth) bool {
-		possible |= c.under(at)
-		return possible != open
-	})
-	return possible, ok
+	for _, t := range []Truth{No, Unknown, Yes} {
+		can, known := l.together(want{c, t})
+		switch {
+		case !known:
+			return 0, false
+		case can:
+			possible |= t
+		}
+	}
+	return possible, true
 }
 
-// implies reports whether it is proven that wherever c is true d is too.
-func implies(l *linter, c, d *cond) bool {
-	proven := true
-	ok := overAll(l, []*cond{c, d}, func(at map[*cond]Truth) bool {
-		proven = c.under(at) != Yes || d.under(at) == Yes
-		return proven
-	})
-	return ok && proven
+// A solver looks for values of all axes by which conditions are as they are
+// wanted. It takes one axis after the other and gives up where those that it
+// has settle that they are not.
+type solver struct {
+	axes  []axis
+	wants []want
+	at    map[*cond]Truth
+	left  int // tries; below zero there were too many
 }
 
-// under is the truth of the condition by that of its leaves.
+func (s *solver) solve(next int) bool {
+	settled := true
+	for _, w := range s.wants {
+		t := w.when.under(s.at)
+		if t&w.is == 0 {
+			return false
+		}
+		settled = settled && t&^w.is == 0
+	}
+	if s.left--; settled || s.left < 0 {
+		return true
+	}
+	a := &s.axes[next]
+	for _, p := range a.points {
+		for i, t := range p {
+			s.at[a.leaves[i]] = t
+		}
+		if s.solve(next + 1) {
+			return true
+		}
+	}
+	for _, c := range a.leaves {
+		delete(s.at, c)
+	}
+	return false
+}
+
+// under is the truth of the condition by that of its leaves; of one that is not
+// among those, open.
 func (c *cond) under(at map[*cond]Truth) Truth {
 	switch c.op {
 	case opNot:
 		return c.kids[0].under(at).not()
 	case opAll, opAny:
 	default:
-		return at[c]
+		if t, ok := at[c]; ok {
+			return t
+		}
+		return open
 	}
 	t := truth(c.op == opAll)
 	for i := range c.kids {
@@ -61,38 +118,14 @@ func (c *cond) under(at map[*cond]Truth) Truth {
 	return t
 }
 
-// overAll calls f with all that the leaves of the conditions can be together,
-// until it returns false. It returns false if these are too many.
-func overAll(l *linter, conds []*cond, f func(map[*cond]Truth) bool) bool {
-	axes, size := axesOf(l, conds), 1
-	for i := range axes {
-		if size *= len(axes[i].points); size > maxSpace || size == 0 {
-			return false
-		}
-	}
-	at := map[*cond]Truth{}
-	for n := range size {
-		for i := range axes {
-			a := &axes[i]
-			for k, t := range a.points[n%len(a.points)] {
-				at[a.leaves[k]] = t
-			}
-			n /= len(a.points)
-		}
-		if !f(at) {
-			return true
-		}
-	}
-	return true
-}
-
-// axesOf sorts the leaves of the conditions by what they look at. A leaf of
-// which nothing better is known can be anything, whatever the others are.
-func axesOf(l *linter, conds []*cond) (out []axis) {
+// axesOf sorts the leaves of the conditions by what they look at. Where that
+// has too many points, and for a leaf of which nothing better is known, each
+// leaf can be anything, whatever the others are.
+func axesOf(l *linter, wants []want) (out []axis) {
 	by := map[string][]*cond{}
 	var keys []string
-	for _, c := range conds {
-		c.each(func(leaf *cond) {
+	for _, w := range wants {
+		w.when.each(func(leaf *cond) {
 			if leaf.op == opAll || leaf.op == opAny || leaf.op == opNot {
 				return
 			}
@@ -106,64 +139,78 @@ func axesOf(l *linter, conds []*cond) (out []axis) {
 		})
 	}
 	for _, key := range keys {
-		a := axis{leaves: by[key]}
-		a.points = unique(pointsOf(l, a.leaves))
-		out = append(out, a)
+		leaves := by[key]
+		if points := unique(pointsOf(l, leaves)); len(points) > 0 {
+			out = append(out, axis{leaves, points})
+			continue
+		}
+		for _, leaf := range leaves {
+			out = append(out, axis{[]*cond{leaf}, [][]Truth{{No}, {Unknown}, {Yes}}})
+		}
 	}
 	return out
 }
 
+// axisKey is the same for what looks at one thing.
 func (c *cond) axisKey() string {
 	switch c.op {
-	case opName:
+	case opName, opRegexp:
 		return "name"
-	case opCountry, opNetwork:
-		return "answer"
 	case opIdentity, opKind:
 		return "kind"
-	case opDevice:
-		return "device"
-	case opGroup:
-		return "group"
+	case opType, opListener, opTransport, opService, opRoute:
+		return "question"
 	case opPosture:
 		return "posture " + c.profile
-	case opSource:
-		return "source"
-	case opType:
-		return "type"
+	case opRecord:
+		return "record " + typeName(c.rare.record)
+	case opCountry, opNetwork, opContinent, opASN, opDevice, opGroup, opUser, opPlatform, opSource, opSchedule, opWindow:
+		return fmt.Sprint("op ", c.op)
 	}
 	return fmt.Sprintf("%p", c)
 }
 
+// pointsOf returns the points of an axis; none if they are too many.
 func pointsOf(l *linter, leaves []*cond) [][]Truth {
 	switch leaves[0].op {
-	case opName:
+	case opName, opRegexp:
 		return namePoints(l, leaves)
-	case opCountry, opNetwork:
-		return answerPoints(leaves)
+	case opNetwork:
+		return networkPoints(leaves)
+	case opCountry, opContinent, opASN:
+		return placePoints(leaves)
+	case opRecord:
+		return recordPoints(leaves)
 	case opIdentity, opKind:
 		return kindPoints(leaves)
-	case opDevice:
-		return wordPoints(leaves, false)
+	case opDevice, opUser:
+		return wordPoints(leaves)
+	case opPlatform:
+		return platformPoints(leaves)
 	case opGroup:
-		return wordPoints(leaves, true)
+		return groupPoints(leaves)
 	case opPosture:
 		return posturePoints(leaves)
 	case opSource:
 		return sourcePoints(leaves)
-	case opType:
-		return typePoints(leaves)
+	case opSchedule:
+		return schedulePoints(leaves)
+	case opWindow:
+		return windowPoints(leaves)
 	}
-	return [][]Truth{{No}, {Unknown}, {Yes}}
+	return questionPoints(leaves)
 }
 
 // unique drops points that are there already.
 func unique(points [][]Truth) (out [][]Truth) {
 	seen := map[string]bool{}
 	for _, p := range points {
-		key := fmt.Sprint(p)
-		if !seen[key] {
-			seen[key] = true
+		key := make([]byte, len(p))
+		for i, t := range p {
+			key[i] = byte(t)
+		}
+		if !seen[string(key)] {
+			seen[string(key)] = true
 			out = append(out, p)
 		}
 	}
@@ -178,272 +225,11 @@ func pointOf(leaves []*cond, is func(*cond) Truth) (out []Truth) {
 	return out
 }
 
-func kindPoints(leaves []*cond) (out [][]Truth) {
-	for _, k := range kinds {
-		out = append(out, pointOf(leaves, func(c *cond) Truth {
-			if c.op == opKind {
-				return truth(slices.Contains(c.kinds, k))
-			}
-			return truth(k.Strength() >= c.strength)
-		}))
-	}
-	return out
-}
-
-// most is how many independent words or lists are told apart.
-const most = 8
-
-// wordPoints are those of conditions on names of devices, of which one is had,
-// or of groups, of which any number.
-func wordPoints(leaves []*cond, several bool) (out [][]Truth) {
+// wordsOf returns all words of the leaves.
+func wordsOf(leaves []*cond) []string {
 	var words []string
 	for _, c := range leaves {
 		words = append(words, c.words...)
 	}
-	words = set(words)
-	has := func(of func(i int) bool) []Truth {
-		return pointOf(leaves, func(c *cond) Truth {
-			return truth(slices.ContainsFunc(c.words, func(w string) bool { return of(slices.Index(words, w)) }))
-		})
-	}
-	out = append(out, has(func(int) bool { return false }))
-	if !several {
-		for k := range words {
-			out = append(out, has(func(i int) bool { return i == k }))
-		}
-		return out
-	}
-	if len(words) > most {
-		return nil
-	}
-	for mask := range 1 << len(words) {
-		out = append(out, has(func(i int) bool { return mask>>i&1 == 1 }))
-	}
-	return out
-}
-
-func posturePoints(leaves []*cond) (out [][]Truth) {
-	for _, r := range []posture.Result{posture.Unknown, posture.Failed, posture.Passed} {
-		out = append(out, pointOf(leaves, func(c *cond) Truth {
-			if r == posture.Unknown && c.result != posture.Unknown {
-				return Unknown
-			}
-			return truth(r == c.result)
-		}))
-	}
-	return out
-}
-
-func typePoints(leaves []*cond) (out [][]Truth) {
-	types := []uint16{0}
-	for _, c := range leaves {
-		types = append(types, c.types...)
-	}
-	for _, t := range types {
-		out = append(out, pointOf(leaves, func(c *cond) Truth { return truth(slices.Contains(c.types, t)) }))
-	}
-	return out
-}
-
-// edges are addresses one of which lies in each part into which the networks
-// cut all addresses.
-func edges(leaves []*cond) []netip.Addr {
-	out := []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
-	for _, c := range leaves {
-		for _, w := range c.words {
-			p, err := netip.ParsePrefix(w)
-			if err != nil || c.op == opCountry {
-				continue
-			}
-			out = append(out, p.Addr())
-			if next := lastOf(p).Next(); next.IsValid() {
-				out = append(out, next)
-			}
-		}
-	}
-	return out
-}
-
-// lastOf is the highest address of a network.
-func lastOf(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b) // the length comes from an address
-	return a
-}
-
-func sourcePoints(leaves []*cond) [][]Truth {
-	out := [][]Truth{pointOf(leaves, func(*cond) Truth { return Unknown })}
-	for _, a := range edges(leaves) {
-		out = append(out, pointOf(leaves, func(c *cond) Truth { return truth(c.nets.Contains(a)) }))
-	}
-	return out
-}
-
-// answerPoints are those of names with no, one or several addresses. Lists of
-// networks may hold any address, and any address may be in any country or none.
-func answerPoints(leaves []*cond) [][]Truth {
-	codes := []string{"", "-"} // not known, and none that is written
-	var free []*cond
-	for _, c := range leaves {
-		if c.op == opCountry {
-			codes = append(codes, c.words...)
-		} else if len(c.words) == 0 {
-			free = append(free, c)
-		}
-	}
-	if len(free) > most {
-		return nil
-	}
-	var single [][]Truth
-	for _, a := range edges(leaves) {
-		for _, code := range set(codes) {
-			for mask := range 1 << len(free) {
-				single = append(single, pointOf(leaves, func(c *cond) Truth { return answerAt(c, a, code, free, mask) }))
-			}
-		}
-		if single = unique(single); len(single) > maxSpace>>8 {
-			return nil
-		}
-	}
-	out := united(single)
-	if out == nil {
-		return nil
-	}
-	return append(out, pointOf(leaves, func(*cond) Truth { return Unknown }))
-}
-
-func answerAt(c *cond, a netip.Addr, code string, free []*cond, mask int) Truth {
-	if i := slices.Index(free, c); i >= 0 {
-		return truth(mask>>i&1 == 1)
-	}
-	if c.op == opCountry {
-		if code == "" {
-			return Unknown
-		}
-		return truth(slices.Contains(c.words, code))
-	}
-	return truth(c.nets.Contains(a))
-}
-
-// united adds the points of names with several addresses, each of which may be
-// what makes a condition true; nil if these are too many.
-func united(single [][]Truth) [][]Truth {
-	out := single
-	for {
-		before := len(out)
-		for _, a := range out[:before] {
-			for _, b := range single {
-				sum := make([]Truth, len(a))
-				for i := range a {
-					sum[i] = a[i].or(b[i])
-				}
-				out = append(out, sum)
-			}
-		}
-		if out = unique(out); len(out) == before {
-			return out
-		} else if len(out) > maxSpace>>6 {
-			return nil
-		}
-	}
-}
-
-// namePoints are those of names: the names that are written, one and two labels
-// more, and any other. A list that is known at such a point has the name; else
-// it may have it, but not where another has it that shares none with it.
-func namePoints(l *linter, leaves []*cond) (out [][]Truth) {
-	var lists []*cond
-	for _, c := range leaves {
-		if c.entries == nil {
-			lists = append(lists, c)
-		}
-	}
-	for _, n := range regions(leaves) {
-		var free []*cond
-		fixed := map[*cond]Truth{}
-		for _, c := range lists {
-			if t := c.hasAll(n); t == open {
-				free = append(free, c)
-			} else {
-				fixed[c] = t
-			}
-		}
-		if len(free) > most {
-			return nil
-		}
-		for mask := range 1 << len(free) {
-			at := pointOf(leaves, func(c *cond) Truth {
-				if i := slices.Index(free, c); i >= 0 {
-					return truth(mask>>i&1 == 1)
-				}
-				if t, ok := fixed[c]; ok {
-					return t
-				}
-				_, ok := c.names.Lookup(n.name)
-				return truth(ok)
-			})
-			if l.canBe(leaves, at) {
-				out = append(out, at)
-			}
-		}
-	}
-	return out
-}
-
-// A region is a set of names that no name that is written tells apart: one name,
-// or with more labels than one that is written.
-type region struct {
-	name  string // one of it
-	alone bool   // the only one
-}
-
-// The labels of names that nobody has written.
-const someLabel, otherLabel = "zz--example", "yy--example"
-
-func regions(leaves []*cond) []region {
-	out := []region{{name: someLabel + "." + otherLabel}} // any other; no list has a name above it
-	for _, c := range leaves {
-		for _, e := range c.entries {
-			out = append(out, region{e.name, true}, region{someLabel + "." + e.name, false}, region{someLabel + "." + otherLabel + "." + e.name, false})
-		}
-	}
-	return out
-}
-
-// hasAll returns whether a list has all names of a region: open if it may have some.
-func (c *cond) hasAll(n region) Truth {
-	if c.names == nil {
-		return open
-	}
-	m, ok := c.names.Lookup(n.name)
-	switch {
-	case n.alone:
-		return truth(ok)
-	case ok && m.Name != n.name && m.Kind&(match.Under|match.One) != 0:
-		return Yes
-	}
-	return open
-}
-
-// canBe reports whether a point of names can be: the same list is the same
-// everywhere, and lists that share no name do not both have one.
-func (l *linter) canBe(leaves []*cond, at []Truth) bool {
-	for i, c := range leaves {
-		for k := range i {
-			d := leaves[k]
-			if c.entries != nil || d.entries != nil || c.names == nil || d.names == nil {
-				continue
-			}
-			if c.names == d.names && at[i] != at[k] {
-				return false
-			}
-			if c.names != d.names && at[i] == Yes && at[k] == Yes && l.disjoint(c, d) {
-				return false
-			}
-		}
-	}
-	return true
+	return set(words)
 }

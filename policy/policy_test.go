@@ -29,6 +29,8 @@ var (
 		"broken.txt":    "good.example\nno name at all !\n",
 		"notfound.html": "<html><body>404 not found</body></html>\n",
 		"empty.txt":     "",
+		"excepting.txt": "||test^\n@@||b.a.test^\n",
+		"zone.rpz":      "$ORIGIN rpz.\n@ SOA a. b. 1 2 3 4 5\nd.test CNAME .\n*.a.test CNAME .\nc.b.a.test CNAME rpz-passthru.\n",
 		"country.mmdb":  countries(),
 		"asn.mmdb":      systems(),
 	}

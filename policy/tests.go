@@ -11,8 +11,6 @@ import (
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/internal/yamlpos"
-	"github.com/starferry/starferry/steer/geo"
-	"github.com/starferry/starferry/steer/geo/geomake"
 )
 
 // A TestResult is what came of one expectation under "tests".
@@ -39,14 +37,14 @@ func (p *Policy) RunTests(devices []*device.Device, now time.Time) []TestResult 
 	if len(p.tests) == 0 {
 		return nil
 	}
-	byCountry, err := p.withCountries()
+	byPlace, err := p.withPlaces()
 	var out []TestResult
 	for i := range p.tests {
 		t := &p.tests[i]
 		r := TestResult{At: t.at, Ask: t.title(), Want: t.want.text}
 		if err != nil {
 			r.Err = err.Error()
-		} else if e := byCountry.run(t, devices, now, &r); e != nil {
+		} else if e := byPlace.run(t, devices, now, &r); e != nil {
 			r.Err = e.Error()
 		}
 		out = append(out, r)
@@ -93,10 +91,10 @@ func (t *testCase) title() string {
 // before that has looked at the time.
 var unexpired = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// An assuming is a policy that decides by assumed countries of addresses.
+// An assuming is a policy that decides by assumed places of addresses.
 type assuming struct {
 	policy *Policy
-	addrs  map[string]netip.Addr // one of each country
+	addrs  map[place]netip.Addr // one of each place
 }
 
 func (a *assuming) run(t *testCase, devices []*device.Device, now time.Time, r *TestResult) error {
@@ -203,126 +201,6 @@ func unknownDevice(name string, devices []*device.Device) error {
 		hint = ": " + hint
 	}
 	return fmt.Errorf("there is no device %q%s", name, hint)
-}
-
-// hops returns the assumed answer with an address for each country.
-func (a *assuming) hops(given []testHop) (out []Hop) {
-	for _, h := range given {
-		hop := Hop{Name: h.name, Addrs: slices.Clone(h.addrs)}
-		for _, code := range h.countries {
-			hop.Addrs = append(hop.Addrs, a.addrs[code])
-		}
-		out = append(out, hop)
-	}
-	return out
-}
-
-// withCountries returns the policy with a country database of the addresses and
-// countries that its tests assume. Addresses that tests give have the country
-// that the database of the file says.
-func (p *Policy) withCountries() (*assuming, error) {
-	a := &assuming{policy: p, addrs: map[string]netip.Addr{}}
-	var given []netip.Addr
-	for i := range p.tests {
-		for _, h := range p.tests[i].answer {
-			given = append(given, h.addrs...)
-			for _, code := range h.countries {
-				if !a.addrs[code].IsValid() {
-					a.addrs[code] = invented(len(a.addrs))
-				}
-			}
-		}
-	}
-	if len(a.addrs) == 0 {
-		return a, nil
-	}
-	var err error
-	a.policy, err = p.assuming(a.addrs, given)
-	return a, err
-}
-
-// assuming returns the policy with a country database of these addresses by
-// country, and of others as the database of the file has them.
-func (p *Policy) assuming(addrs map[string]netip.Addr, others []netip.Addr) (*Policy, error) {
-	known := p.countries()
-	if known == nil {
-		return p, nil
-	}
-	entries := map[netip.Prefix]string{}
-	for _, a := range others {
-		code, _ := known.Country(a)
-		entries[netip.PrefixFrom(a, a.BitLen())] = code
-	}
-	for code, a := range addrs {
-		entries[netip.PrefixFrom(a, a.BitLen())] = code
-	}
-	b, err := geomake.Make(entries)
-	if err != nil {
-		return nil, err
-	}
-	db, err := geo.Open(b)
-	if err != nil {
-		return nil, fmt.Errorf("assuming countries: %w", err)
-	}
-	return p.with(func(c *cond) {
-		if c.op == opCountry {
-			c.geo = db
-		}
-	}), nil
-}
-
-// invented returns an address that stands for a country: of the block that is
-// thrown away wherever it is seen (RFC 6666), since no list has it.
-func invented(n int) netip.Addr {
-	return netip.AddrFrom16([16]byte{0: 1, 14: byte(n >> 8), 15: byte(n) + 1})
-}
-
-// countries returns the country database that conditions look into; nil for none.
-func (p *Policy) countries() (found *geo.DB) {
-	for i := range p.rules {
-		if p.rules[i].when != nil {
-			p.rules[i].when.each(func(c *cond) {
-				if c.op == opCountry && c.geo != nil {
-					found = c.geo
-				}
-			})
-		}
-	}
-	return found
-}
-
-// each calls f with the condition and all below it.
-func (c *cond) each(f func(*cond)) {
-	f(c)
-	for i := range c.kids {
-		c.kids[i].each(f)
-	}
-}
-
-// with returns a copy of the policy whose conditions change has changed.
-func (p *Policy) with(change func(*cond)) *Policy {
-	out := *p
-	out.rules, out.arranged, out.filter = slices.Clone(p.rules), arranged{}, nil
-	for i := range out.rules {
-		r := &out.rules[i]
-		if r.when == nil {
-			continue
-		}
-		when := r.when.clone()
-		when.each(change)
-		r.when = &when
-	}
-	out.arrange()
-	return &out
-}
-
-func (c *cond) clone() cond {
-	out := *c
-	out.kids = nil
-	for i := range c.kids {
-		out.kids = append(out.kids, c.kids[i].clone())
-	}
-	return out
 }
 
 // told says the decision as expectations are written: "steer hong-kong by

@@ -154,7 +154,7 @@ func (x *explaining) decide(cmd *cobra.Command, q *policy.Query) error {
 		return err
 	}
 	out, d := node.Explain(set.Policy, q)
-	if d.Then.Action == policy.Steer && d.Denied == "" && !d.NeedAnswer {
+	if d.Then.Action == policy.Steer && d.Denied == "" && !d.NeedAnswer && !(set.Gateway != nil && out.LacksWay(&q.Asker, &d.Then)) {
 		out.Way = way(set, d.Then.Route)
 	}
 	if x.asJSON {

@@ -20,10 +20,26 @@ import (
 // that names no country. Without an IPv6 prefix the database is one of IPv4
 // only, as many of those in use are.
 func Make(entries map[netip.Prefix]string) ([]byte, error) {
-	return write("Starferry-Country", entries, func(code string) mmdbtype.Map {
+	places := map[netip.Prefix]Place{}
+	for p, code := range entries {
+		places[p] = Place{Country: code}
+	}
+	return MakePlaces(places)
+}
+
+// A Place is what a record of a database of countries says: codes, "" for what
+// it does not say.
+type Place struct{ Country, Continent string }
+
+// MakePlaces does what [Make] does for records that may name a continent too.
+func MakePlaces(entries map[netip.Prefix]Place) ([]byte, error) {
+	return write("Starferry-Country", entries, func(p Place) mmdbtype.Map {
 		record := mmdbtype.Map{}
-		if code != "" {
-			record["country"] = mmdbtype.Map{"iso_code": mmdbtype.String(code)}
+		if p.Country != "" {
+			record["country"] = mmdbtype.Map{"iso_code": mmdbtype.String(p.Country)}
+		}
+		if p.Continent != "" {
+			record["continent"] = mmdbtype.Map{"code": mmdbtype.String(p.Continent)}
 		}
 		return record
 	})

@@ -1,0 +1,153 @@
+package policy
+
+import (
+	"slices"
+
+	"github.com/starferry/starferry/policy/match"
+)
+
+// namePoints are those of names: the names that are written, one and two labels
+// more, and any other. A list that is known at such a point has the name; else
+// it may have it, but not where another has it that shares none with it.
+func namePoints(l *linter, leaves []*cond) (out [][]Truth) {
+	regions := regionsOf(leaves)
+	if len(regions)*len(leaves) > maxTried {
+		return nil
+	}
+	for _, n := range regions {
+		points := n.points(l, leaves)
+		if points == nil {
+			return nil
+		}
+		out = append(out, points...)
+	}
+	return out
+}
+
+// A region is a set of names that no name that is written tells apart: one name,
+// or with more labels than one that is written.
+type region struct {
+	name  string // one of it
+	alone bool   // the only one
+}
+
+// The labels of names that nobody has written.
+const someLabel, otherLabel = "zz--example", "yy--example"
+
+func regionsOf(leaves []*cond) []region {
+	out := []region{{name: someLabel + "." + otherLabel}} // any other; no list has a name above it
+	seen := map[string]bool{}
+	for _, c := range leaves {
+		for _, e := range c.entries {
+			if !seen[e.name] {
+				seen[e.name] = true
+				out = append(out, region{e.name, true}, region{someLabel + "." + e.name, false}, region{someLabel + "." + otherLabel + "." + e.name, false})
+			}
+		}
+	}
+	return out
+}
+
+// points returns what the conditions can be for names of the region; nil if that
+// is too much.
+func (n *region) points(l *linter, leaves []*cond) (out [][]Truth) {
+	at := make([]Truth, len(leaves))
+	var free []*cond // the first of those that are the same
+	first := make([]int, len(leaves))
+	for i, c := range leaves {
+		if at[i] = c.hasAll(n); at[i] != open {
+			continue
+		}
+		if first[i] = slices.IndexFunc(free, c.sameNames); first[i] < 0 {
+			first[i] = len(free)
+			free = append(free, c)
+		}
+	}
+	if len(free) > most {
+		return nil
+	}
+	for mask := range 1 << len(free) {
+		p := slices.Clone(at)
+		for i := range p {
+			if p[i] == open {
+				p[i] = truth(mask>>first[i]&1 == 1)
+			}
+		}
+		if l.canBe(leaves, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// sameNames reports whether two conditions are true of the same names.
+func (c *cond) sameNames(d *cond) bool {
+	return c.op == d.op && c.names == d.names && (c.op != opRegexp || c.text == d.text)
+}
+
+// hasAll returns whether a condition is true of all names of a region: open if
+// it may be of some.
+func (c *cond) hasAll(n *region) Truth {
+	switch {
+	case c.op == opRegexp && n.alone:
+		return truth(c.re.MatchString(n.name))
+	case c.op == opRegexp || c.names == nil:
+		return open
+	}
+	m, ok := c.names.Lookup(n.name)
+	switch {
+	case n.alone || c.entries != nil:
+		return truth(ok)
+	case ok && c.names.Plain() && m.Name != n.name && m.Kind&(match.Under|match.One) != 0:
+		return Yes
+	}
+	return open
+}
+
+// canBe reports whether a point of names can be: lists that share no name do not
+// both have one.
+func (l *linter) canBe(leaves []*cond, at []Truth) bool {
+	for i, c := range leaves {
+		for k := range i {
+			if d := leaves[k]; at[i] == Yes && at[k] == Yes && l.disjoint(c, d) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// disjoint reports whether it is proven that no name is in both lists: of two
+// names that are each in one of the lists, and cover one name, one is under the
+// other or both cover what is one label below the same name.
+func (l *linter) disjoint(c, d *cond) bool {
+	if c.list() == "" || d.list() == "" || c.op != opName || d.op != opName || c.names == d.names {
+		return false
+	}
+	pair := [2]*match.Names{c.names, d.names}
+	apart, known := l.apart[pair]
+	if !known {
+		apart = l.proveApart(c, d)
+		l.apart[pair] = apart
+	}
+	return apart
+}
+
+func (l *linter) proveApart(c, d *cond) bool {
+	a, inA, okA := l.all(c.list())
+	b, inB, okB := l.all(d.list())
+	if !okA || !okB {
+		return false
+	}
+	apart := func(names map[string]bool, in *match.Names) bool {
+		for n := range names {
+			for _, s := range []string{n, someLabel + "." + n, someLabel + "." + otherLabel + "." + n} {
+				if _, ok := in.Lookup(s); ok {
+					return false
+				}
+			}
+		}
+		return true
+	}
+	return apart(a, inB) && apart(b, inA)
+}

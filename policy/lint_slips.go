@@ -1,0 +1,115 @@
+package policy
+
+import "slices"
+
+// slips finds "any" that means "all", and the other way round.
+func (l *linter) slips(r *Rule) { l.slip(r, r.when) }
+
+func (l *linter) slip(r *Rule, c *cond) {
+	if possible, ok := possibilities(l, c); ok && (possible&Yes == 0 || possible&No == 0) {
+		return // said already
+	}
+	switch {
+	case c.op == opAny && c.negations():
+		l.anyNegations(r, c)
+	case c.op == opAll && r.Then.Action == Block:
+		l.allOfLists(r, c)
+	}
+	if c.op != opNot { // what is below a negation means the opposite
+		for i := range c.kids {
+			l.slip(r, &c.kids[i])
+		}
+	}
+}
+
+// anyNegations finds "not A or not B" of names and answers, which is true of
+// what is in A.
+func (l *linter) anyNegations(r *Rule, c *cond) {
+	for i := range c.kids {
+		if c.kids[i].sees()&^(atName|atAnswer) != 0 {
+			return
+		}
+	}
+	var excepted *cond
+	q, ok := l.search([]*Rule{r}, func(q *Query, d *Decision) bool {
+		if d.Rule != r {
+			return false
+		}
+		for i := range c.kids {
+			if excepted = &c.kids[i].kids[0]; excepted.truthFor(l.policy, q) == Yes {
+				return true
+			}
+		}
+		return false
+	})
+	if !ok {
+		return
+	}
+	l.find(r, AnyNegations, q, l.show(r, q), "to except what is in any of them write not: {any: [...]}, or one not: with a list of values",
+		"%s is true of what is in one of them and not in all: this one is %s, and the policy is true of it", c.phrase(), excepted.phrase())
+}
+
+// allOfLists finds blocks of what is in all of several lists that are for blocking.
+func (l *linter) allOfLists(r *Rule, c *cond) {
+	var lists []*cond
+	for i := range c.kids {
+		if l.use(&c.kids[i]) == useBlock {
+			lists = append(lists, &c.kids[i])
+		}
+	}
+	if len(lists) < 2 {
+		return
+	}
+	var in *cond
+	q, ok := l.search([]*Rule{r}, func(q *Query, d *Decision) bool {
+		i := slices.IndexFunc(lists, func(c *cond) bool { return c.truthFor(l.policy, q) == Yes })
+		if i >= 0 {
+			in = lists[i]
+		}
+		return i >= 0 && d.Rule != r
+	})
+	if !ok {
+		return
+	}
+	l.find(r, AllOfLists, q, l.show(r, q), "to block what is in any of them write any: [...], or list: [...] with all of them",
+		"blocks only what is in all of its lists: this one is %s, and the policy is not true of it", in.phrase())
+}
+
+// The uses of a list.
+const (
+	useAllow = "allow"
+	useBlock = "block"
+)
+
+func (l *linter) use(c *cond) string {
+	if s := l.lists[c.list()]; s != nil {
+		return s.info.Use
+	}
+	return ""
+}
+
+// uses finds lists that are used against what they are for.
+func (l *linter) uses(r *Rule) { l.used(r, r.when, false) }
+
+func (l *linter) used(r *Rule, c *cond, negated bool) {
+	for i := range c.kids {
+		l.used(r, &c.kids[i], negated != (c.op == opNot))
+	}
+	use := l.use(c)
+	blocks := (r.Then.Action == Block) != negated
+	if use == "" || (use == useBlock) == blocks {
+		return
+	}
+	q, ok := l.search([]*Rule{r}, func(q *Query, d *Decision) bool {
+		return c.truthFor(l.policy, q) == Yes && (d.Rule == r) == !negated
+	})
+	if !ok {
+		return
+	}
+	says := "is true of"
+	if negated {
+		says = "excepts"
+	}
+	l.find(r, UseContradicts, q, l.show(r, q), "name the list that is meant, or change its use",
+		"list %s is for use: %s, and this policy, which does %v, %s what is in it", c.list(), use, r.Then.Action, says)
+}
