@@ -256,9 +256,9 @@ func (p *Policy) outOfLists(q *Query) (out []cause) {
 			return
 		}
 		seen[text] = true
-		what, isOf := c.text, c.op
+		what, isOf, name := c.text, c.op, c.ofList()
 		out = append(out, cause{text: text, lists: func(c *cond) {
-			if c.text == what && c.op == isOf {
+			if c.op == isOf && c.ofList() == name && (name != "" || c.text == what) {
 				c.names, c.nets = nil, nil
 				if isOf == opCountry {
 					c.op = opNetwork // in none, which no country database can be made to say
@@ -272,7 +272,10 @@ func (p *Policy) outOfLists(q *Query) (out []cause) {
 // inList says which names or addresses of the question a list or country has;
 // "" for none.
 func (c *cond) inList(p *Policy, q *Query) string {
-	if c.list() == "" && c.op != opCountry {
+	text := "in list " + c.ofList()
+	if c.op == opCountry {
+		text = c.text
+	} else if c.ofList() == "" {
 		return ""
 	}
 	var in []string
@@ -287,9 +290,9 @@ func (c *cond) inList(p *Policy, q *Query) string {
 	case in == nil:
 		return ""
 	case c.op == opName:
-		return strings.Join(in, " and ") + " not " + c.text
+		return strings.Join(in, " and ") + " not " + text
 	default:
-		return "addresses of " + strings.Join(in, " and ") + " not " + c.text
+		return "addresses of " + strings.Join(in, " and ") + " not " + text
 	}
 }
 
@@ -303,7 +306,7 @@ func (p *Policy) intoLists(q *Query) (out []cause) {
 	alone := b.Build()
 	seen := map[string]bool{}
 	p.leaves(func(c *cond) {
-		name := c.list()
+		name := c.ofList()
 		if c.op != opName || name == "" || seen[name] {
 			return
 		}
@@ -311,8 +314,8 @@ func (p *Policy) intoLists(q *Query) (out []cause) {
 		if c.inList(p, q) != "" {
 			return
 		}
-		out = append(out, cause{text: q.Name + " " + c.text, lists: func(c *cond) {
-			if c.op == opName && c.list() == name {
+		out = append(out, cause{text: q.Name + " in list " + name, lists: func(c *cond) {
+			if c.op == opName && c.ofList() == name {
 				c.names = alone
 			}
 		}})

@@ -30,6 +30,8 @@ type modelCond struct {
 	op   string
 	val  string
 	kids []modelCond
+
+	filters []modelFilter // of the list "rules"
 }
 
 type modelRule struct {
@@ -45,7 +47,8 @@ type modelRule struct {
 type modelPolicy struct {
 	rules    []modelRule
 	defaults []modelDefault
-	allow    bool // the default for all
+	allow    bool          // the default for all
+	filters  []modelFilter // of the list "rules"
 }
 
 type modelDefault struct {
@@ -61,7 +64,7 @@ var (
 		"exact":    modelNames,
 		"suffix":   {"test", "a.test", "b.a.test", "com"},
 		"pattern":  {`"*.a.test"`, `"**.a.test"`, `"*.test"`},
-		"list":     {"china-sites", "phishing"},
+		"list":     {"china-sites", "phishing", "rules", "rules"},
 		"country":  {"CN", "US"},
 		"answers":  {"203.0.113.0/24", "china-networks", "198.51.100.7"},
 		"group":    {"staff", "lab"},
@@ -150,6 +153,10 @@ func randomPolicy(r *rand.Rand) modelPolicy {
 		}
 		p.rules = append(p.rules, rule)
 	}
+	p.filters = randomFilters(r)
+	for i := range p.rules {
+		p.rules[i].cond.filtered(p.filters)
+	}
 	for range r.IntN(3) {
 		p.defaults = append(p.defaults, modelDefault{leaf(r, []string{"group", "listener"}), r.IntN(2) == 0, r.IntN(2) == 0})
 	}
@@ -194,7 +201,7 @@ func queryAt(r *rand.Rand, now time.Time) *policy.Query {
 // yaml writes the policy as an operator would.
 func (p modelPolicy) yaml() string {
 	var b strings.Builder
-	b.WriteString(head + more + "policies:\n")
+	b.WriteString(strings.Replace(head, "lists:\n", "lists:\n  rules: {file: "+fileOf(p.filters)+", format: adblock}\n", 1) + more + "policies:\n")
 	for _, r := range p.rules {
 		fmt.Fprintf(&b, "  - name: %s\n", r.name)
 		if r.cond != nil {
@@ -416,6 +423,9 @@ func (c *modelCond) evalLeaf(q *policy.Query, h modelHop) truth {
 		front, ok := strings.CutSuffix(h.Name, "."+rest)
 		return yes(ok && (labels == "**" || !strings.Contains(front, ".")))
 	case "list":
+		if val == "rules" {
+			return filtered(c.filters, q, h.Name)
+		}
 		if val == "china-sites" {
 			return yes(under(h.Name, "taobao.com") || under(h.Name, "jd.com"))
 		}
@@ -747,7 +757,7 @@ func checkAgainstModel(t *testing.T, seed uint64) {
 		q := queryAt(r, pick(r, modelMoments).Add(time.Duration(r.Int64N(int64(4*time.Hour)))-2*time.Hour))
 		d, trace := p.Explain(q)
 		if got, want := short(&d), m.decide(q); got != want {
-			t.Fatalf("seed %d: %+v\n%+v\n got %s\nwant %s\n%s\n%v", seed, q, q.Asker.Device, got, want, m.yaml(), trace)
+			t.Fatalf("seed %d: %+v\n%+v\n got %s\nwant %s\n%s\n%v\n%v", seed, q, q.Asker.Device, got, want, m.yaml(), m.filters, trace)
 		}
 		if again := p.Decide(q); short(&again) != short(&d) || again.Denied != d.Denied || again.Until != d.Until {
 			t.Fatalf("seed %d: Explain says %v, Decide %v", seed, &d, &again)

@@ -54,6 +54,10 @@ func (p *Policy) naming(c *cond) (n Naming) {
 
 func (n *Naming) add(m Naming) {
 	n.Names = append(n.Names, m.Names...)
-	n.Lists = append(n.Lists, m.Lists...)
+	for _, l := range m.Lists {
+		if !slices.ContainsFunc(n.Lists, func(has ListInfo) bool { return has.Name == l.Name }) {
+			n.Lists = append(n.Lists, l)
+		}
+	}
 	n.More = n.More || m.More
 }

@@ -207,6 +207,7 @@ type Policy struct {
 	version  string
 	profiles []*posture.Profile
 	lists    []ListInfo
+	sets     []*list.Set // of the lists: what holds their names holds no more than them
 	refs
 	warnings []string
 	filter   *match.Filter // of all names that conditions look for
@@ -218,6 +219,7 @@ type refs struct {
 	routes, upstreams, groups, devices []Ref
 	listeners, flowRoutes              []Ref
 	personal, records                  []Ref // conditions that look at people and platforms, and at records
+	clients                            []Ref // by name, of rules of lists
 }
 
 // A Ref is a name that the policy uses but does not define, with its place.
@@ -273,6 +275,10 @@ func (p *Policy) FlowRoutes() []Ref { return p.flowRoutes }
 // Personal returns the conditions that look at users and platforms, by their
 // keys: an egress knows neither.
 func (p *Policy) Personal() []Ref { return p.personal }
+
+// Clients returns the names by which rules of lists name those who ask, with the
+// places of these lists in the policy: they may be devices, groups or nobody.
+func (p *Policy) Clients() []Ref { return p.clients }
 
 // Records returns the conditions that look at records other than addresses, by
 // their keys: only a gateway sees those.

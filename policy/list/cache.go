@@ -27,13 +27,13 @@ type Opener func(path string) (io.ReadCloser, error)
 // The zero value is ready; nil is a cache that remembers nothing. It is safe for
 // concurrent use.
 type Cache struct {
-	names    shelf[match.Names]
+	names    shelf[Set]
 	networks shelf[match.Networks]
 }
 
 // Names returns the list of names that lies at path, and the sum of its text.
-func (c *Cache) Names(s Source, path string, open Opener) (*match.Names, Stats, Sum, error) {
-	var on *shelf[match.Names]
+func (c *Cache) Names(s Source, path string, open Opener) (*Set, Stats, Sum, error) {
+	var on *shelf[Set]
 	if c != nil {
 		on = &c.names
 	}

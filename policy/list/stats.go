@@ -19,6 +19,7 @@ type Stats struct {
 	WideOnes []string // the first few of them
 
 	name   string
+	line   int  // that is being read
 	passed int  // entries that were read and are not selected
 	left   bool // the wide ones were left out
 	unsaid []unsaid
