@@ -102,6 +102,7 @@ type rare struct {
 	schedules []*schedule
 	window    window
 	rules     *list.Rules // of a list, where some are for certain questions only
+	zone      bool        // the names are those that a zone has answers for
 }
 
 // sees returns what the condition looks at.

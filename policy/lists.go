@@ -21,6 +21,7 @@ type namedList struct {
 	place    int         // in the file
 	names    *list.Set
 	nets     *match.Networks
+	answers  *list.Answers
 	warnings []string
 	failed   bool
 	hashed   bool
@@ -133,7 +134,7 @@ func (c *compiler) load(l *namedList, read func() (list.Stats, list.Sum, error))
 	l.hashed = true
 	switch {
 	case errors.Is(err, ErrNotHere):
-		l.names, l.nets = new(list.Set), new(match.Networks)
+		l.names, l.nets, l.answers = new(list.Set), new(match.Networks), new(list.Answers)
 		l.warnings = append(l.warnings, fmt.Sprintf("%v: list %s: %v: conditions on it are taken for not true", l.at, l.info.Name, err))
 	case err != nil:
 		l.failed = true

@@ -165,6 +165,7 @@ type Then struct {
 	A, AAAA []netip.Addr // of Override, and of a block by address
 	CNAME   string       // of Override: a target, lower case without the final dot
 	Records []Record     // of Override: those of other types
+	zone    *zoneData    // of Override: where all this comes from, for each name
 	TTL     time.Duration
 
 	Route    string // of Steer
@@ -176,11 +177,8 @@ type Then struct {
 }
 
 // A Record is one that an override answers with. Text is what follows the type
-// in a master file, of HTTPS; of TXT it is the text itself.
-type Record struct {
-	Type uint16
-	Text string
-}
+// in a master file; of TXT it is the text itself.
+type Record = list.Record
 
 // A Rule is one compiled policy of the file.
 type Rule struct {

@@ -18,7 +18,7 @@
 //	rpz       a response policy zone in master file form: the owners of CNAME .,
 //	          CNAME *. and CNAME rpz-drop., wildcards included, but for what a
 //	          rule that is closer to the name does otherwise; select: takes
-//	          those of other actions
+//	          those of other actions. What the zone answers with: [Source.Answers]
 //
 // and networks in the formats
 //
@@ -150,13 +150,9 @@ func (s Source) names(r io.Reader, tell func(match.Kind, string)) (*Set, Stats, 
 	if !ok {
 		return nil, Stats{}, fmt.Errorf("list %s: %q is no format of names: want one of %q", s.Name, s.Format, NameFormats())
 	}
-	c := &collector{tell: tell, stats: Stats{name: s.Name, left: s.MinLabels > 1}, min: max(s.MinLabels, 2), meant: map[match.Key]bool{}}
-	for _, e := range s.Except {
-		key, err := match.KeyOf(e)
-		if err != nil {
-			return nil, Stats{}, fmt.Errorf("list %s: except: %w", s.Name, err)
-		}
-		c.meant[key] = true
+	c, err := s.collector(tell)
+	if err != nil {
+		return nil, Stats{}, err
 	}
 	read, err := open(s)
 	if err != nil {
@@ -167,6 +163,19 @@ func (s Source) names(r io.Reader, tell func(match.Kind, string)) (*Set, Stats, 
 		return nil, c.stats, err
 	}
 	return c.build(), c.stats, nil
+}
+
+// collector makes one for the list.
+func (s Source) collector(tell func(match.Kind, string)) (*collector, error) {
+	c := &collector{tell: tell, stats: Stats{name: s.Name, left: s.MinLabels > 1}, min: max(s.MinLabels, 2), meant: map[match.Key]bool{}}
+	for _, e := range s.Except {
+		key, err := match.KeyOf(e)
+		if err != nil {
+			return nil, fmt.Errorf("list %s: except: %w", s.Name, err)
+		}
+		c.meant[key] = true
+	}
+	return c, nil
 }
 
 // read passes each line to take and counts those that it refuses.

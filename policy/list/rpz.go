@@ -17,8 +17,10 @@ type zone struct {
 	owner        []byte // of the record before, for lines that begin with a space
 	text         []byte // the lines of the pending record
 	pending      [][]byte
-	depth        int  // open parentheses
-	blank        bool // the pending record's first line began with a space
+	target       []byte // of a CNAME
+	depth        int    // open parentheses
+	blank        bool   // the pending record's first line began with a space
+	ttl          uint32 // that records have which say none; 0: not said
 }
 
 // maxFields bounds a record that is spread over several lines by parentheses.
@@ -51,6 +53,13 @@ func (z *zone) line(line []byte, take func(rpzRule) error) error {
 func (z *zone) tokens(line []byte) error {
 	start, quoted := -1, false
 	for i := 0; i <= len(line); i++ {
+		if i+1 < len(line) && line[i] == '\\' { // what follows is no quote, space or comment
+			if start < 0 {
+				start = i
+			}
+			i++
+			continue
+		}
 		ends := i == len(line) || !quoted && endsWord(line[i])
 		if !ends {
 			quoted = quoted != (line[i] == '"')
@@ -82,9 +91,14 @@ func endsWord(c byte) bool { return c == ' ' || c == '\t' || c == ';' || c == '(
 
 func (z *zone) directive(words [][]byte) error {
 	switch {
-	case string(words[0]) == "$TTL":
+	case bytes.EqualFold(words[0], []byte("$TTL")) && len(words) == 2:
+		ttl, ok := parseTTL(words[1])
+		if !ok {
+			return fmt.Errorf("%q is no time to live", clip(words[1]))
+		}
+		z.ttl = ttl
 		return nil
-	case string(words[0]) == "$ORIGIN" && len(words) == 2:
+	case bytes.EqualFold(words[0], []byte("$ORIGIN")) && len(words) == 2:
 		z.origin = string(z.absolute(nil, words[1]))
 		if z.apex == "" {
 			z.apex = z.origin
@@ -122,7 +136,11 @@ func (z *zone) record(words [][]byte, take func(rpzRule) error) error {
 	if !z.blank {
 		z.owner, words = z.absolute(z.owner[:0], words[0]), words[1:]
 	}
+	ttl := z.ttl
 	for len(words) > 0 && (words[0][0] >= '0' && words[0][0] <= '9' || bytes.EqualFold(words[0], []byte("IN"))) {
+		if n, ok := parseTTL(words[0]); ok {
+			ttl = n
+		}
 		words = words[1:] // TTL and class, in either order
 	}
 	if len(words) < 2 {
@@ -137,15 +155,36 @@ func (z *zone) record(words [][]byte, take func(rpzRule) error) error {
 	case string(z.owner) == z.apex:
 		return nil // NS and whatever else describes the zone itself
 	case !bytes.EqualFold(typ, []byte("CNAME")):
-		return z.rule(nil, take)
+		return z.rule(nil, rpzData{words[0], words[1:], ttl, z}, take)
 	}
-	lower(words[1])
-	return z.rule(words[1], take)
+	z.target = append(z.absolute(z.target[:0], words[1]), '.')
+	return z.rule(z.target, rpzData{ttl: ttl}, take)
 }
+
+// parseTTL reads a time to live: seconds, or 1h30m as BIND has them.
+func parseTTL(word []byte) (uint32, bool) {
+	var all, n uint64
+	digits := false
+	for _, c := range word {
+		unit, ok := ttlUnits[c|0x20]
+		switch {
+		case c >= '0' && c <= '9' && n < 1<<31:
+			n, digits = n*10+uint64(c-'0'), true
+		case ok && digits:
+			all, n, digits = all+n*unit, 0, false
+		default:
+			return 0, false
+		}
+	}
+	all += n
+	return uint32(all), len(word) > 0 && all < 1<<31
+}
+
+var ttlUnits = map[byte]uint64{'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800}
 
 // rule takes apart what a CNAME record of the zone says, or local data, which
 // has no target.
-func (z *zone) rule(target []byte, take func(rpzRule) error) error {
+func (z *zone) rule(target []byte, data rpzData, take func(rpzRule) error) error {
 	name := z.owner
 	if z.apex != "" {
 		end := len(name) - len(z.apex) - 1
@@ -154,7 +193,7 @@ func (z *zone) rule(target []byte, take func(rpzRule) error) error {
 		}
 		name = name[:end]
 	}
-	r := rpzRule{owner: name, action: "local"}
+	r := rpzRule{owner: name, action: "local", data: data}
 	if i := bytes.LastIndexByte(name, '.'); bytes.HasPrefix(name[i+1:], []byte("rpz-")) {
 		r.owner, r.trigger = name[:max(i, 0)], string(name[i+1:])
 	}
