@@ -84,7 +84,7 @@ func (s Source) Answers(r io.Reader) (*Answers, Stats, error) {
 	b := answersBuilder{to: &Answers{owners: map[owner]uint32{}}, known: map[string]uint32{}}
 	take := func(rule rpzRule) error { return b.take(rule, &sel, c) }
 	z := new(zone)
-	if err := s.read(r, &c.stats, func(line []byte) error { return z.line(line, take) }); err != nil {
+	if err := s.read(r, &c.stats, func(line []byte) error { z.at = c.stats.line; return z.line(line, take) }); err != nil {
 		return nil, c.stats, err
 	}
 	b.finish()

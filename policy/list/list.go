@@ -92,7 +92,8 @@ func (s Source) OfNetworks() bool {
 }
 
 // A nameReader takes one line after another and adds the entries that it finds.
-// It returns what is wrong with the line, if something is.
+// It returns what is wrong with the line, if something is. After the last line it
+// takes nil.
 type nameReader func(line []byte, to *collector) error
 
 var nameFormats = map[string]func(Source) (nameReader, error){
@@ -184,6 +185,7 @@ func (s Source) read(r io.Reader, stats *Stats, take func(line []byte) error) er
 	if err != nil {
 		return fmt.Errorf("reading list %s: %w", s.Name, err)
 	}
+	stats.count(take(nil), Place{Line: n}) // the end, for what is spread over several lines
 	if n > 0 && stats.Entries+stats.passed == 0 {
 		return s.nothing(stats)
 	}

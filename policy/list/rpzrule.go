@@ -93,7 +93,7 @@ func newZoneNames(s Source) (nameReader, error) {
 	take := func(r rpzRule) error { return r.name(&sel, to) } // made once, not for each line
 	z := new(zone)
 	return func(line []byte, c *collector) error {
-		to = c
+		to, z.at = c, c.stats.line
 		return z.line(line, take)
 	}, nil
 }
@@ -138,6 +138,7 @@ func newZoneNetworks(s Source) (networkReader, error) {
 	}
 	z := new(zone)
 	return func(line []byte, to *netCollector) error {
+		z.at = to.stats.line
 		return z.line(line, func(r rpzRule) error { return r.network(&sel, to) })
 	}, nil
 }
