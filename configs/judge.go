@@ -91,7 +91,11 @@ func (f *fleet) judge(d *doc) {
 	f.checkUpstreams(d, used)
 	f.checkAskers(d, used)
 	f.checkProfiles(d)
-	if d.policy == nil || !f.forEgress(d) {
+	if d.policy == nil {
+		return
+	}
+	f.checkClients(d)
+	if !f.forEgress(d) {
 		return
 	}
 	for _, r := range d.policy.Records() {
@@ -208,6 +212,26 @@ func (f *fleet) checkAskers(d *doc, used names) {
 	for _, at := range used.personal {
 		if atEgress {
 			d.file.ErrorAt(at, "use groups", "an egress knows neither users nor devices nor platforms")
+		}
+	}
+}
+
+// checkClients warns of rules of lists that are for devices which nobody has
+// here: lists are other people's work, so that these are no mistakes.
+func (f *fleet) checkClients(d *doc) {
+	devices, known := f.devicesFor(d)
+	var ids, groups []string
+	for _, dev := range devices {
+		ids, groups = append(ids, string(dev.ID)), append(groups, dev.Groups...)
+	}
+	egress := f.forEgress(d)
+	for _, c := range d.policy.Clients() {
+		switch isDevice, isGroup := slices.Contains(ids, c.Name), slices.Contains(groups, c.Name); {
+		case !known || isGroup:
+		case egress && isDevice:
+			d.warn(c.Pos, "the list has rules for the client %s: an egress knows devices by their groups only, and takes it for none of them", c.Name)
+		case !isDevice:
+			d.warn(c.Pos, "the list has rules for the client %s, which is neither a device nor a group", c.Name)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/policy/list"
 	"github.com/starferry/starferry/policy/match"
 	"github.com/starferry/starferry/steer/geo"
 )
@@ -100,6 +101,8 @@ type rare struct {
 	services  []Port   // of a flow
 	schedules []*schedule
 	window    window
+	rules     *list.Rules // of a list, where some are for certain questions only
+	zone      bool        // the names are those that a zone has answers for
 }
 
 // sees returns what the condition looks at.
@@ -172,7 +175,9 @@ func (c *cond) eval(s *scene) Truth {
 	}
 	t := c.leaf(s)
 	if s.trace != nil {
-		s.trace.note(c.say(s, t))
+		if say := c.say(s, t); say != "" {
+			s.trace.note(say)
+		}
 	}
 	return t
 }

@@ -51,7 +51,7 @@ type target struct {
 }
 
 func targetOf(r *Rule, c *cond) target {
-	if name := c.list(); name != "" {
+	if name := c.ofList(); name != "" {
 		return target{of: c.op, list: name, text: "in list " + name}
 	}
 	t := target{of: c.op, text: c.text}
@@ -61,21 +61,33 @@ func targetOf(r *Rule, c *cond) target {
 	return t
 }
 
-// targets calls f with each target of conditions on names and answers, once.
-func (p *Policy) targets(f func(target, *Rule, *cond)) {
-	seen := map[target]bool{}
+// A wanting is a target with the policy that wants it first, and all conditions
+// of it: a list with rules of several kinds has one for each.
+type wanting struct {
+	target
+	by    *Rule
+	conds []*cond
+}
+
+// targets are those of conditions on names and answers.
+func (p *Policy) targets() (out []wanting) {
+	seen := map[target]int{}
 	for i := range p.rules {
 		r := &p.rules[i]
 		r.condition().each(func(c *cond) {
 			if sights[c.op]&(atName|atAnswer) == 0 {
 				return
 			}
-			if t := targetOf(r, c); !seen[t] {
-				seen[t] = true
-				f(t, r, c)
+			t := targetOf(r, c)
+			at, ok := seen[t]
+			if !ok {
+				at, seen[t] = len(out), len(out)
+				out = append(out, wanting{target: t, by: r})
 			}
+			out[at].conds = append(out[at].conds, c)
 		})
 	}
+	return out
 }
 
 // changeTo makes an edit of all conditions of a target.
@@ -95,12 +107,12 @@ func (t target) changeTo(change func(*cond)) func(*Rule) {
 // outOf are lists, names, networks and places that names and addresses of the
 // question are in, and could be taken out of.
 func (p *Policy) outOf(q *Query) (out []cause) {
-	p.targets(func(t target, _ *Rule, c *cond) {
-		in := c.trueOf(p, q)
+	for _, t := range p.targets() {
+		in := t.trueOf(p, q)
 		if in == nil {
-			return
+			continue
 		}
-		what := strings.Join(in, " and ")
+		what, c := strings.Join(in, " and "), t.conds[0]
 		switch {
 		case c.op == opRecord:
 			what = typeName(c.rare.record) + " of " + what
@@ -108,13 +120,16 @@ func (p *Policy) outOf(q *Query) (out []cause) {
 			what = "addresses of " + what
 		}
 		out = append(out, cause{text: what + " not " + t.text, edit: t.changeTo((*cond).empty)})
-	})
+	}
 	return out
 }
 
 // empty makes a condition false of all that there is.
 func (c *cond) empty() {
-	c.names, c.nets, c.words = nil, nil, nil
+	c.names, c.nets = nil, nil
+	if c.rule() == nil { // of which the words tell the list
+		c.words = nil
+	}
 	switch c.op {
 	case opRegexp:
 		c.op, c.entries = opName, []entry{}
@@ -125,16 +140,16 @@ func (c *cond) empty() {
 	}
 }
 
-// trueOf returns the names of the question that a condition on names or answers
-// is true of.
-func (c *cond) trueOf(p *Policy, q *Query) (in []string) {
+// trueOf returns the names of the question that one of the conditions is true of.
+func (w *wanting) trueOf(p *Policy, q *Query) (in []string) {
 	for i := range q.hops() {
 		at := spot{q.hop(i), q.alias(i)}
 		asked := Query{Name: at.Name, Answered: true, Answer: []Hop{at.Hop}, Now: q.Now}
 		if at.alias != "" {
 			asked.Answer = append(asked.Answer, Hop{Name: at.alias})
 		}
-		if c.truthFor(p, &asked) == Yes && !slices.Contains(in, at.Name) {
+		is := func(c *cond) bool { return c.truthFor(p, &asked) == Yes }
+		if !slices.Contains(in, at.Name) && slices.ContainsFunc(w.conds, is) {
 			in = append(in, at.Name)
 		}
 	}
@@ -150,9 +165,10 @@ func (p *Policy) into(q *Query) (out []cause) {
 		return nil
 	}
 	alone := b.Build()
-	p.targets(func(t target, r *Rule, c *cond) {
+	for _, t := range p.targets() {
+		c := t.conds[0]
 		switch {
-		case c.trueOf(p, q) != nil || t.list == "" && r.Then.Action == Block:
+		case t.list == "" && t.by.Then.Action == Block || t.trueOf(p, q) != nil:
 		case c.op == opName || c.op == opRegexp:
 			out = append(out, cause{text: q.Name + " " + t.text, edit: t.changeTo(func(c *cond) {
 				c.op, c.names, c.entries = opName, alone, nil
@@ -160,7 +176,7 @@ func (p *Policy) into(q *Query) (out []cause) {
 		case c.op == opCountry:
 			out = append(out, p.moved(q, c.words[0])...)
 		}
-	})
+	}
 	return out
 }
 

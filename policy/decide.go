@@ -143,6 +143,9 @@ func (s *scene) chosen(r *Rule) Decision {
 		d.Then = r.deny
 		return d
 	}
+	if d.Then.zone != nil {
+		d.Then.fill(d.Hop)
+	}
 	return s.admitted(d)
 }
 

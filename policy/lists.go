@@ -19,8 +19,9 @@ type namedList struct {
 	src      list.Source
 	at       yamlpos.Pos // of the path
 	place    int         // in the file
-	names    *match.Names
+	names    *list.Set
 	nets     *match.Networks
+	answers  *list.Answers
 	warnings []string
 	failed   bool
 	hashed   bool
@@ -69,7 +70,7 @@ func (c *compiler) list(name string, at yamlpos.Pos) *namedList {
 }
 
 // names returns the names of a list; nil after a mistake.
-func (c *compiler) names(name string, at yamlpos.Pos) *match.Names {
+func (c *compiler) names(name string, at yamlpos.Pos) *list.Set {
 	l := c.list(name, at)
 	switch {
 	case l == nil || l.failed || l.names != nil:
@@ -80,11 +81,24 @@ func (c *compiler) names(name string, at yamlpos.Pos) *match.Names {
 			l.names, stats, sum, err = c.known.Names(l.src, l.info.File, c.open)
 			return stats, sum, err
 		})
+		c.keep(l)
 	}
 	if l == nil {
 		return nil
 	}
 	return l.names
+}
+
+// keep holds a set for as long as the policy lives, so that the next policy
+// finds it, and keeps whom its rules name.
+func (c *compiler) keep(l *namedList) {
+	if l.names == nil {
+		return
+	}
+	c.policy.sets = append(c.policy.sets, l.names)
+	for _, name := range clients(l.names) {
+		c.policy.clients = append(c.policy.clients, Ref{name, l.info.At})
+	}
 }
 
 // networks returns the networks of a list; nil after a mistake.
@@ -120,7 +134,7 @@ func (c *compiler) load(l *namedList, read func() (list.Stats, list.Sum, error))
 	l.hashed = true
 	switch {
 	case errors.Is(err, ErrNotHere):
-		l.names, l.nets = new(match.Names), new(match.Networks)
+		l.names, l.nets, l.answers = new(list.Set), new(match.Networks), new(list.Answers)
 		l.warnings = append(l.warnings, fmt.Sprintf("%v: list %s: %v: conditions on it are taken for not true", l.at, l.info.Name, err))
 	case err != nil:
 		l.failed = true

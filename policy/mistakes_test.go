@@ -107,7 +107,7 @@ var mistakes = map[string]string{
 	`policies: [{name: a, then: {override: {aaaa: 1.2.3.4}}}]`:                            `aaaa: "1.2.3.4" is no IPv6 address`,
 	`policies: [{name: a, then: {override: {cname: "a b"}}}]`:                             `"a b" is no name`,
 	`policies: [{name: a, then: {override: {cname: x.y, a: 1.2.3.4}}}]`:                   `a cname stands alone`,
-	`policies: [{name: a, then: {override: {ttl: 1s}}}]`:                                  `want a, aaaa, txt, https or cname`,
+	`policies: [{name: a, then: {override: {ttl: 1s}}}]`:                                  `want a, aaaa, txt, https, cname or list`,
 	`policies: [{name: a, then: allow, deny: {block: drop}}]`:                             `deny goes with require`,
 	`policies: [{name: a, if: {}, then: allow}]`:                                          `no condition given`,
 	`policies: [{name: a, if: , then: allow}]`:                                            `if: want a mapping, got nothing`,

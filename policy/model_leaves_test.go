@@ -88,6 +88,9 @@ func (c *modelCond) evalLeaf(q *policy.Query, h modelHop) truth {
 		front, ok := strings.CutSuffix(h.Name, "."+rest)
 		return yes(ok && (labels == "**" || !strings.Contains(front, ".")))
 	case "list":
+		if val == "rules" {
+			return filtered(c.filters, q, h.Name)
+		}
 		return yes(slices.ContainsFunc(members(val), func(list string) bool { return listed(list, h.Name) }))
 	case "names":
 		return yes(named(val, h.Name))

@@ -19,7 +19,7 @@ var (
 		"exact":    modelNames,
 		"suffix":   {"test", "a.test", "b.a.test", "com"},
 		"pattern":  {`"*.a.test"`, `"**.a.test"`, `"*.test"`},
-		"list":     {"china-sites", "phishing", "excepting", "zone", "[phishing, zone]"},
+		"list":     {"china-sites", "phishing", "excepting", "zone", "[phishing, zone]", "rules", "rules"},
 		"country":  {"CN", "US", "[US, DE]"},
 		"answers":  {"203.0.113.0/24", "china-networks", "198.51.100.7"},
 		"group":    {"staff", "lab", "[lab, guests]"},
@@ -112,6 +112,10 @@ func randomPolicy(r *rand.Rand) modelPolicy {
 			rule.window = pick(r, modelWindows)
 		}
 		p.rules = append(p.rules, rule)
+	}
+	p.filters = randomFilters(r)
+	for i := range p.rules {
+		p.rules[i].cond.filtered(p.filters)
 	}
 	for range r.IntN(3) {
 		d := modelDefault{[]modelCond{leaf(r, []string{"group"}), leaf(r, []string{"listener"})}, pick(r, []string{"allow", "allow", pick(r, blockForms)}), r.IntN(2) == 0}

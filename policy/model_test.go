@@ -28,6 +28,8 @@ type modelCond struct {
 	op   string
 	val  string
 	kids []modelCond
+
+	filters []modelFilter // of the list "rules"
 }
 
 type modelRule struct {
@@ -45,7 +47,8 @@ type modelRule struct {
 type modelPolicy struct {
 	rules    []modelRule
 	defaults []modelDefault
-	allow    bool // the default for all
+	allow    bool          // the default for all
+	filters  []modelFilter // of the list "rules"
 }
 
 type modelDefault struct {
@@ -338,7 +341,7 @@ func checkAgainstModel(t *testing.T, seed uint64, seen map[string]int) {
 		d, trace := p.Explain(q)
 		seen[strings.Fields(d.String())[0]]++
 		if got, want := short(&d), m.decide(q); got != want {
-			t.Fatalf("seed %d: %+v\n%+v\n got %s\nwant %s\n%s\n%v", seed, q, q.Asker.Device, got, want, m.yaml(), trace)
+			t.Fatalf("seed %d: %+v\n%+v\n got %s\nwant %s\n%s\n%v\n%v", seed, q, q.Asker.Device, got, want, m.yaml(), m.filters, trace)
 		}
 		if again := p.Decide(q); short(&again) != short(&d) || again.Denied != d.Denied || again.Until != d.Until {
 			t.Fatalf("seed %d: Explain says %v, Decide %v", seed, &d, &again)

@@ -9,7 +9,7 @@ import (
 // yaml writes the policy as an operator would.
 func (p modelPolicy) yaml() string {
 	var b strings.Builder
-	b.WriteString(strings.Replace(head, "lists:", modelLists, 1) + more + "policies:\n")
+	b.WriteString(strings.Replace(head, "lists:\n", modelLists+"\n  rules: {file: "+fileOf(p.filters)+", format: adblock}\n", 1) + more + "policies:\n")
 	for _, r := range p.rules {
 		fmt.Fprintf(&b, "  - name: %s\n", r.name)
 		if r.cond != nil {

@@ -30,6 +30,9 @@ func (p *Policy) naming(c *cond) (n Naming) {
 		}
 		for _, l := range p.lists {
 			if slices.Contains(c.words, l.Name) {
+				if c.rare != nil && c.rare.zone {
+					l.Source.Select = []string{"local", "cname"}
+				}
 				n.Lists = append(n.Lists, l)
 			}
 		}
@@ -54,6 +57,10 @@ func (p *Policy) naming(c *cond) (n Naming) {
 
 func (n *Naming) add(m Naming) {
 	n.Names = append(n.Names, m.Names...)
-	n.Lists = append(n.Lists, m.Lists...)
+	for _, l := range m.Lists {
+		if !slices.ContainsFunc(n.Lists, func(has ListInfo) bool { return has.Name == l.Name && slices.Equal(has.Source.Select, l.Source.Select) }) {
+			n.Lists = append(n.Lists, l)
+		}
+	}
 	n.More = n.More || m.More
 }

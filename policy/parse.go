@@ -164,9 +164,12 @@ func (c *compiler) readRule(m *yamlpos.Map) Rule {
 	}
 	r.when = readWindow(m, r.when)
 	r.shadow = yamlpos.Read(m, "mode", "enforce", yamlpos.OneOf("enforce", "shadow")) == "shadow"
-	r.ends = r.when == nil || r.when.sees()&(atName|atAnswer) == 0
 	r.demands = c.readDemands(m.Map("require"))
 	r.Then = c.readThen(m)
+	if r.Then.zone != nil {
+		r.when = r.Then.zone.within(r.when)
+	}
+	r.ends = r.when == nil || r.when.sees()&(atName|atAnswer) == 0
 	readForward(m, &r.Then)
 	r.deny = c.readDeny(m)
 	r.Log = yamlpos.Read(m, "log", Logging{}, logging)

@@ -165,6 +165,7 @@ type Then struct {
 	A, AAAA []netip.Addr // of Override, and of a block by address
 	CNAME   string       // of Override: a target, lower case without the final dot
 	Records []Record     // of Override: those of other types
+	zone    *zoneData    // of Override: where all this comes from, for each name
 	TTL     time.Duration
 
 	Route    string // of Steer
@@ -176,11 +177,8 @@ type Then struct {
 }
 
 // A Record is one that an override answers with. Text is what follows the type
-// in a master file, of HTTPS; of TXT it is the text itself.
-type Record struct {
-	Type uint16
-	Text string
-}
+// in a master file; of TXT it is the text itself.
+type Record = list.Record
 
 // A Rule is one compiled policy of the file.
 type Rule struct {
@@ -207,6 +205,7 @@ type Policy struct {
 	version  string
 	profiles []*posture.Profile
 	lists    []ListInfo
+	sets     []*list.Set // of the lists: what holds their names holds no more than them
 	refs
 	warnings []string
 	filter   *match.Filter // of all names that conditions look for
@@ -218,6 +217,7 @@ type refs struct {
 	routes, upstreams, groups, devices []Ref
 	listeners, flowRoutes              []Ref
 	personal, records                  []Ref // conditions that look at people and platforms, and at records
+	clients                            []Ref // by name, of rules of lists
 }
 
 // A Ref is a name that the policy uses but does not define, with its place.
@@ -273,6 +273,10 @@ func (p *Policy) FlowRoutes() []Ref { return p.flowRoutes }
 // Personal returns the conditions that look at users and platforms, by their
 // keys: an egress knows neither.
 func (p *Policy) Personal() []Ref { return p.personal }
+
+// Clients returns the names by which rules of lists name those who ask, with the
+// places of these lists in the policy: they may be devices, groups or nobody.
+func (p *Policy) Clients() []Ref { return p.clients }
 
 // Records returns the conditions that look at records other than addresses, by
 // their keys: only a gateway sees those.

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"io/fs"
@@ -81,6 +82,10 @@ func systems() string {
 
 func open(path string) (io.ReadCloser, error) {
 	s, ok := files[path]
+	if rules, is := strings.CutPrefix(path, "rules-"); is { // see fileOf
+		b, err := hex.DecodeString(rules)
+		s, ok = string(b), err == nil
+	}
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}

@@ -209,7 +209,14 @@ func (c *compiler) readName(n *yamlpos.Node) cond {
 
 // listed makes the condition of being in a list.
 func (c *compiler) listed(name string, at yamlpos.Pos) cond {
-	in := cond{op: opName, names: c.names(name, at), words: []string{name}, text: "in list " + name}
+	set := c.names(name, at)
+	if set == nil {
+		return cond{op: opName}
+	}
+	if set.Rules != nil {
+		return ruled(name, set)
+	}
+	in := cond{op: opName, names: set.Names, words: []string{name}, text: "in list " + name}
 	if l := c.lists[name]; l != nil && l.place < 64 {
 		in.slot = l.place + 1
 	}

@@ -123,7 +123,7 @@ func edeShape() shape {
 
 func thenShape() shape {
 	override := object(map[string]any{
-		"a": some1(word1()), "aaaa": some1(word1()), "cname": word1(), "txt": some1(word1()), "https": some1(word1()), "ttl": span1(),
+		"a": some1(word1()), "aaaa": some1(word1()), "cname": word1(), "txt": some1(word1()), "https": some1(word1()), "list": word1(), "ttl": span1(),
 	})
 	return object(map[string]any{
 		"block": ref("block"), "override": override, "resolve": word1(), "steer": word1(),

@@ -63,7 +63,7 @@ func (c *compiler) readAction(act string, n *yamlpos.Node) Then {
 	case "block":
 		return readBlock(n)
 	case "override":
-		return readOverride(n)
+		return c.readOverride(n)
 	case "resolve":
 		return c.readResolve(n)
 	}
@@ -119,7 +119,7 @@ func readBlock(n *yamlpos.Node) Then {
 	return then
 }
 
-func readOverride(n *yamlpos.Node) Then {
+func (c *compiler) readOverride(n *yamlpos.Node) Then {
 	m := n.AsMap()
 	then := Then{
 		Action: Override,
@@ -130,17 +130,23 @@ func readOverride(n *yamlpos.Node) Then {
 		TTL:    yamlpos.Read(m, "ttl", overrideTTL, ttl),
 	}
 	for _, text := range yamlpos.ReadOneOrList(m, "txt", txtRecord) {
-		then.Records = append(then.Records, Record{typeNumbers["TXT"], text})
+		then.Records = append(then.Records, Record{Type: typeNumbers["TXT"], Text: text})
 	}
 	for _, text := range yamlpos.ReadOneOrList(m, "https", httpsRecord) {
-		then.Records = append(then.Records, Record{typeNumbers["HTTPS"], text})
+		then.Records = append(then.Records, Record{Type: typeNumbers["HTTPS"], Text: text})
+	}
+	if v := m.Node("list"); v != nil {
+		then.zone = c.readZone(v)
 	}
 	switch others := m.Has("a") || m.Has("aaaa") || m.Has("txt") || m.Has("https"); {
 	case n.Kind != yamlpos.Mapping:
+	case m.Has("list") && (others || m.Has("cname")):
+		n.Errorf("", "a list stands alone: it has the answers")
+	case m.Has("list"):
 	case others && m.Has("cname"):
 		n.Errorf("", "a cname stands alone (RFC 1034, section 3.6.2)")
 	case !others && !m.Has("cname"):
-		n.Errorf("", "want a, aaaa, txt, https or cname")
+		n.Errorf("", "want a, aaaa, txt, https, cname or list")
 	}
 	m.Done()
 	return then

@@ -155,7 +155,7 @@ func (c *cond) say(s *scene, t Truth) string {
 	a := &s.q.Asker
 	switch c.op {
 	case opName:
-		return "name " + not + c.text
+		return c.sayName(s, t)
 	case opRegexp:
 		return "name " + not + c.text
 	case opCountry, opNetwork, opContinent, opASN:

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/starferry/starferry/device"
+	"github.com/starferry/starferry/internal/rrtype"
 	"github.com/starferry/starferry/internal/yamlpos"
 	"github.com/starferry/starferry/policy/match"
 )
@@ -215,35 +216,18 @@ func (p Port) String() string {
 	return fmt.Sprintf("%s/%d-%d", proto, p.From, p.To)
 }
 
-// typeNumbers are the DNS types that have a name here (IANA, DNS parameters).
-var typeNumbers = map[string]uint16{
-	"A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "HINFO": 13, "MX": 15, "TXT": 16, "AAAA": 28, "LOC": 29, "SRV": 33,
-	"NAPTR": 35, "CERT": 37, "DNAME": 39, "DS": 43, "SSHFP": 44, "RRSIG": 46, "NSEC": 47, "DNSKEY": 48, "NSEC3": 50,
-	"TLSA": 52, "SMIMEA": 53, "OPENPGPKEY": 61, "SVCB": 64, "HTTPS": 65, "SPF": 99, "AXFR": 252, "ANY": 255, "URI": 256, "CAA": 257,
-}
+var typeNumbers = rrtype.Numbers
 
 // parseType reads the name of a DNS type, or TYPE123 (RFC 3597, section 5).
 func parseType(s string) (uint16, error) {
-	up := strings.ToUpper(s)
-	if n, ok := typeNumbers[up]; ok {
-		return n, nil
+	n, err := rrtype.Parse(s)
+	if err != nil {
+		return 0, yamlpos.Hint(err, "a type that has no name here is written TYPE123")
 	}
-	if num, ok := strings.CutPrefix(up, "TYPE"); ok {
-		if n, err := strconv.ParseUint(num, 10, 16); err == nil {
-			return uint16(n), nil
-		}
-	}
-	return 0, yamlpos.Hint(fmt.Errorf("%q is no DNS type", s), "a type that has no name here is written TYPE123")
+	return n, nil
 }
 
-func typeName(t uint16) string {
-	for name, n := range typeNumbers {
-		if n == t {
-			return name
-		}
-	}
-	return "TYPE" + strconv.Itoa(int(t))
-}
+func typeName(t uint16) string { return rrtype.Name(t) }
 
 func typeNames(types []uint16) []string {
 	var out []string

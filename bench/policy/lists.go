@@ -115,7 +115,10 @@ func (o ours) covers(name string) bool {
 
 func buildOurs(text []byte) (structure, error) {
 	names, _, err := list.Names("plain", bytes.NewReader(text), "bench")
-	return ours{names}, err
+	if err != nil {
+		return nil, err
+	}
+	return ours{names.Names}, nil
 }
 
 // markdown returns the table.

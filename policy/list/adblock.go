@@ -13,6 +13,9 @@ import (
 // looked into for each name.
 const maxRules = 64
 
+// maxNoted bounds of how many rules with modifiers a list keeps the lines.
+const maxNoted = 10_000
+
 // A rule is one line, taken apart.
 type rule struct {
 	pattern   []byte
@@ -20,6 +23,7 @@ type rule struct {
 	important bool
 	off       bool     // takes out the same rule without this modifier (badfilter)
 	but       []string // names that it does not cover (denyallow)
+	scope     Scope    // for which questions it is (dnstype), and whose (client)
 }
 
 // adblockLine reads that part of the adblock syntax that is for DNS, as AdGuard
@@ -64,18 +68,18 @@ func parseRule(line []byte) (r rule, err error) {
 	if _, ok := expression(r.pattern); ok {
 		return r, nil
 	}
-	mark := "$"
-	if bytes.HasPrefix(r.pattern, []byte("/")) {
-		mark = "/$" // other dollars may belong to the expression
+	end := bytes.IndexByte(r.pattern, '$')
+	if bytes.HasPrefix(r.pattern, []byte("/")) { // other dollars may belong to the expression
+		if end = bytes.LastIndex(r.pattern, []byte("/$")); end >= 0 {
+			end++
+		}
 	}
-	i := bytes.LastIndex(r.pattern, []byte(mark))
-	if i < 0 {
+	if end < 0 {
 		return r, nil
 	}
-	end := i + len(mark) - 1
 	options := r.pattern[end+1:]
 	r.pattern = r.pattern[:end]
-	for o := range bytes.SplitSeq(options, []byte(",")) {
+	for _, o := range apart(options, ',') {
 		if err := r.option(o); err != nil {
 			return r, err
 		}
@@ -98,6 +102,10 @@ func (r *rule) option(text []byte) error {
 			}
 			r.but = append(r.but, clean)
 		}
+	case "dnstype":
+		return r.scope.readTypes(value)
+	case "client":
+		return r.scope.readClients(value)
 	default:
 		return beyond("the modifier " + clip(key))
 	}
@@ -172,34 +180,61 @@ func (r *rule) addRegexp(expr []byte, to *collector) error {
 
 // ruled returns the set of the rules that have the modifiers of this one.
 func (c *collector) ruled(r *rule) (*match.NamesBuilder, error) {
-	if !r.excepts && !r.important && r.but == nil {
+	if !r.excepts && !r.important && r.but == nil && r.scope.Empty() {
 		return &c.names, nil
 	}
 	slices.Sort(r.but)
 	r.but = slices.Compact(r.but)
-	k := strings.Join(r.but, "|")
+	k := strings.Join(r.but, "|") + " " + r.scope.String()
 	if r.excepts {
 		k += "@"
 	}
 	if r.important {
 		k += "!"
 	}
-	if set := c.rules[k]; set != nil {
-		return &set.NamesBuilder, nil
-	}
-	if len(c.rules) >= maxRules {
-		return nil, beyond("denyallow with so many different names")
-	}
-	set := &rules{excepts: r.excepts, important: r.important}
-	set.Apart = true
-	for _, name := range r.but {
-		if err := set.but.AddKind(match.Tree, name); err != nil {
-			return nil, err
+	set := c.rules[k]
+	if set == nil {
+		if len(c.rules) >= maxRules {
+			return nil, beyond("a modifier with so many different values")
 		}
+		set = &rules{excepts: r.excepts, important: r.important, scope: r.scope}
+		set.Apart = true
+		for _, name := range r.but {
+			if err := set.but.AddKind(match.Tree, name); err != nil {
+				return nil, err
+			}
+		}
+		if c.rules == nil {
+			c.rules = map[string]*rules{}
+		}
+		c.rules[k] = set
 	}
-	if c.rules == nil {
-		c.rules = map[string]*rules{}
+	if !r.off && !r.scope.Empty() {
+		c.note(set, r.pattern)
 	}
-	c.rules[k] = set
 	return &set.NamesBuilder, nil
+}
+
+// note keeps in which line of the list a rule stands that is not for all.
+func (c *collector) note(set *rules, pattern []byte) {
+	if c.noted >= maxNoted || c.stats.line == 0 {
+		return
+	}
+	what := string(pattern)
+	if _, is := expression(pattern); !is {
+		name := bytes.TrimPrefix(bytes.TrimLeft(pattern, "|"), []byte("*."))
+		name, _, _ = bytes.Cut(name, []byte("^"))
+		clean, err := match.Clean(string(name))
+		if err != nil {
+			return
+		}
+		what = clean
+	}
+	if set.lines == nil {
+		set.lines = map[string]int{}
+	}
+	if _, have := set.lines[what]; !have {
+		set.lines[what] = c.stats.line
+		c.noted++
+	}
 }

@@ -26,13 +26,14 @@ type Opener func(path string) (io.ReadCloser, error)
 // The zero value is ready; nil is a cache that remembers nothing. It is safe for
 // concurrent use.
 type Cache struct {
-	names    shelf[match.Names]
+	names    shelf[Set]
 	networks shelf[match.Networks]
+	answers  shelf[Answers]
 }
 
 // Names returns the list of names that lies at path, and the sum of its text.
-func (c *Cache) Names(s Source, path string, open Opener) (*match.Names, Stats, Sum, error) {
-	var on *shelf[match.Names]
+func (c *Cache) Names(s Source, path string, open Opener) (*Set, Stats, Sum, error) {
+	var on *shelf[Set]
 	if c != nil {
 		on = &c.names
 	}
@@ -46,6 +47,16 @@ func (c *Cache) Networks(s Source, path string, open Opener) (*match.Networks, S
 		on = &c.networks
 	}
 	return load(on, s, path, open, Source.Networks)
+}
+
+// Answers returns what the zone that lies at path answers with, and the sum of
+// its text.
+func (c *Cache) Answers(s Source, path string, open Opener) (*Answers, Stats, Sum, error) {
+	var on *shelf[Answers]
+	if c != nil {
+		on = &c.answers
+	}
+	return load(on, s, path, open, Source.Answers)
 }
 
 // A shelf holds the sets of one kind.

@@ -1,6 +1,7 @@
 package list
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/starferry/starferry/policy/match"
@@ -15,6 +16,7 @@ type collector struct {
 	stats Stats
 	min   int
 	meant map[match.Key]bool       // the exceptions to min
+	noted int                      // lines that rules keep
 	tell  func(match.Kind, string) // if somebody wants to hear the names
 }
 
@@ -24,6 +26,8 @@ type rules struct {
 	but       match.NamesBuilder // names that these rules do not cover
 	excepts   bool
 	important bool
+	scope     Scope
+	lines     map[string]int // of those that are not for all
 }
 
 // add adds an entry to the set; the name is good until it returns.
@@ -77,17 +81,29 @@ func (c *collector) pattern(err error) error {
 // build makes the set. Of adblock rules an exception counts for more than what
 // it is an exception of, important rules for more than those, and important
 // exceptions for most.
-func (c *collector) build() *match.Names {
-	of := map[[2]bool][]*match.Names{}
-	for _, r := range c.rules {
-		k := [2]bool{r.excepts, r.important}
-		of[k] = append(of[k], r.Build().Without(r.but.Build()))
+func (c *collector) build() *Set {
+	of := [classes][]*match.Names{blocking: {c.names.Build().WithoutCloser(c.out.Build())}}
+	var some []Rules
+	for _, k := range slices.Sorted(maps.Keys(c.rules)) {
+		r := c.rules[k]
+		names, class := r.Build().Without(r.but.Build()), classOf(r.excepts, r.important)
+		if r.scope.Empty() {
+			of[class] = append(of[class], names)
+		} else if names.Len() > 0 {
+			some = append(some, Rules{Names: names, Excepts: r.excepts, Important: r.important, Scope: r.scope, lines: r.lines})
+		}
 	}
-	plain := c.names.Build().WithoutCloser(c.out.Build())
-	set := match.Union(slices.Insert(of[[2]bool{false, false}], 0, plain)...)
-	set = set.Without(match.Union(of[[2]bool{true, false}]...))
-	if more := of[[2]bool{false, true}]; len(more) > 0 {
-		set = match.Union(slices.Insert(more, 0, set)...)
+	var all [classes]*match.Names
+	for class, sets := range of {
+		all[class] = match.Union(sets...)
 	}
-	return set.Without(match.Union(of[[2]bool{true, true}]...))
+	set := &Set{Names: all[blocking].Without(all[excepting])}
+	if all[important].Len() > 0 {
+		set.Names = match.Union(set.Names, all[important])
+	}
+	set.Names = set.Names.Without(all[exceptingMost])
+	if some != nil {
+		set.Rules = append(forAll(all), some...)
+	}
+	return set
 }

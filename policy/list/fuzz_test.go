@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/starferry/starferry/policy/match"
 	"github.com/starferry/starferry/steer/geo/geomake"
 )
 
@@ -53,6 +54,27 @@ func FuzzRegexp(f *testing.F) {
 
 func FuzzRPZ(f *testing.F) {
 	fuzzNames(f, Source{Format: "rpz", Select: []string{"nxdomain", "cname:garden.test"}}, zoneFile, "a CNAME garden.test.\n*.a A 192.0.2.1\n")
+}
+
+func FuzzAnswers(f *testing.F) {
+	f.Add(zoneAnswers, "www.g.test")
+	f.Add("*.a CNAME *.b.\na 1h TXT \"x\\\" y\" z\na MX 10 (\n . )\n", "c.a")
+	f.Fuzz(func(t *testing.T, text, name string) {
+		a, stats, err := Source{Format: "rpz"}.Answers(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		if a.Names().Len() > stats.Entries || len(a.all) > stats.Entries {
+			t.Fatalf("%d names and %d answers of %d entries", a.Names().Len(), len(a.all), stats.Entries)
+		}
+		clean, err := match.Clean(name)
+		if err != nil {
+			return
+		}
+		if _, ok := a.Names().Lookup(clean); ok != (a.Of(clean) != nil) {
+			t.Fatalf("%s is among the names: %v", clean, ok)
+		}
+	})
 }
 
 func FuzzV2fly(f *testing.F) {

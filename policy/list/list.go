@@ -10,14 +10,15 @@
 //	dnsmasq   server=/a/b/..., local=, address=, ipset=, nftset=: a, b and all
 //	          under them, but for what the longer server=/.../# excepts
 //	adblock   ||example.com^: the name and all under it; |example.com^: alone;
-//	          /re2/; @@ excepts; $important, badfilter and denyallow
+//	          /re2/; @@ excepts; $important, badfilter, denyallow, and dnstype
+//	          and client for rules that are for some questions only
 //	regexp    one regular expression (RE2) a line, as Pi-hole has them
 //	v2fly     sources and releases of domain-list-community, with includes;
 //	          select: [geosite:apple@cn@-ads] takes entries by their attributes
 //	rpz       a response policy zone in master file form: the owners of CNAME .,
 //	          CNAME *. and CNAME rpz-drop., wildcards included, but for what a
 //	          rule that is closer to the name does otherwise; select: takes
-//	          those of other actions
+//	          those of other actions. What the zone answers with: [Source.Answers]
 //
 // and networks in the formats
 //
@@ -68,7 +69,7 @@ type Source struct {
 }
 
 // Names reads a list of names in the given format; name is how messages call it.
-func Names(format string, r io.Reader, name string) (*match.Names, Stats, error) {
+func Names(format string, r io.Reader, name string) (*Set, Stats, error) {
 	return Source{Name: name, Format: format}.Names(r)
 }
 
@@ -91,7 +92,8 @@ func (s Source) OfNetworks() bool {
 }
 
 // A nameReader takes one line after another and adds the entries that it finds.
-// It returns what is wrong with the line, if something is.
+// It returns what is wrong with the line, if something is. After the last line it
+// takes nil.
 type nameReader func(line []byte, to *collector) error
 
 var nameFormats = map[string]func(Source) (nameReader, error){
@@ -122,12 +124,13 @@ func (s Source) selectsNothing() error {
 }
 
 // Names reads the list as one of names.
-func (s Source) Names(r io.Reader) (*match.Names, Stats, error) { return s.names(r, nil) }
+func (s Source) Names(r io.Reader) (*Set, Stats, error) { return s.names(r, nil) }
 
 // Each calls yield with each name that the list as one of names has an entry of,
 // as [match.Clean] writes it, and with what the entry covers: those that are not
-// taken out again by exceptions. A set does not tell its names. Keywords and
-// regular expressions are no names, and left out.
+// taken out again by exceptions. Of rules that are for some only, those count
+// that add names. A set does not tell its names. Keywords and regular expressions
+// are no names, and left out.
 func (s Source) Each(r io.Reader, yield func(kind match.Kind, name string)) error {
 	var told []match.Match
 	set, _, err := s.names(r, func(kind match.Kind, name string) { told = append(told, match.Match{Name: name, Kind: kind}) })
@@ -135,37 +138,22 @@ func (s Source) Each(r io.Reader, yield func(kind match.Kind, name string)) erro
 		return err
 	}
 	for _, m := range told {
-		if counts(set, m) {
+		if set.counts(m) {
 			yield(m.Kind, m.Name)
 		}
 	}
 	return nil
 }
 
-// counts reports whether an entry is in the set, and not taken out for all that
-// it covers.
-func counts(set *match.Names, m match.Match) bool {
-	for _, name := range []string{m.Name, "some-label." + m.Name, "some-label.some-label." + m.Name} {
-		if in, ok := set.Lookup(name); ok && in.Name == m.Name && in.Kind&m.Kind != 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // names reads the list, and passes to tell the names that it comes by.
-func (s Source) names(r io.Reader, tell func(match.Kind, string)) (*match.Names, Stats, error) {
+func (s Source) names(r io.Reader, tell func(match.Kind, string)) (*Set, Stats, error) {
 	open, ok := nameFormats[s.Format]
 	if !ok {
 		return nil, Stats{}, fmt.Errorf("list %s: %q is no format of names: want one of %q", s.Name, s.Format, NameFormats())
 	}
-	c := &collector{tell: tell, stats: Stats{name: s.Name, left: s.MinLabels > 1}, min: max(s.MinLabels, 2), meant: map[match.Key]bool{}}
-	for _, e := range s.Except {
-		key, err := match.KeyOf(e)
-		if err != nil {
-			return nil, Stats{}, fmt.Errorf("list %s: except: %w", s.Name, err)
-		}
-		c.meant[key] = true
+	c, err := s.collector(tell)
+	if err != nil {
+		return nil, Stats{}, err
 	}
 	read, err := open(s)
 	if err != nil {
@@ -178,12 +166,26 @@ func (s Source) names(r io.Reader, tell func(match.Kind, string)) (*match.Names,
 	return c.build(), c.stats, nil
 }
 
+// collector makes one for the list.
+func (s Source) collector(tell func(match.Kind, string)) (*collector, error) {
+	c := &collector{tell: tell, stats: Stats{name: s.Name, left: s.MinLabels > 1}, min: max(s.MinLabels, 2), meant: map[match.Key]bool{}}
+	for _, e := range s.Except {
+		key, err := match.KeyOf(e)
+		if err != nil {
+			return nil, fmt.Errorf("list %s: except: %w", s.Name, err)
+		}
+		c.meant[key] = true
+	}
+	return c, nil
+}
+
 // read passes each line to take and counts those that it refuses.
 func (s Source) read(r io.Reader, stats *Stats, take func(line []byte) error) error {
 	n, err := readLines(r, "", stats, take)
 	if err != nil {
 		return fmt.Errorf("reading list %s: %w", s.Name, err)
 	}
+	stats.count(take(nil), Place{Line: n}) // the end, for what is spread over several lines
 	if n > 0 && stats.Entries+stats.passed == 0 {
 		return s.nothing(stats)
 	}
@@ -196,6 +198,7 @@ func readLines(r io.Reader, file string, stats *Stats, take func(line []byte) er
 	in := newLines(r)
 	for in.next() {
 		var err error
+		stats.line = in.line
 		if in.tooLong {
 			err = fmt.Errorf("a line of more than %d bytes", maxLine)
 		} else {

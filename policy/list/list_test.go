@@ -45,7 +45,7 @@ func TestNames(t *testing.T) {
 		{"adblock", "[Adblock Plus]\n! no\n||a.test^\n||b.test^|\n||c.test^$important\n@@||d.a.test^\n||e*.test^\n/^re[0-9]/\n|f.test^\n||g.test\n@@||x.c.test^\n",
 			"a.test x.a.test b.test c.test x.c.test re7.test f.test", "d.a.test y.d.a.test x.f.test g.test", 7, 2},
 		{"adblock", "||a.test^\n||a.test^$badfilter\n||b.test^$badfilter\n||b.test^\n||b.test^$important\n@@||b.test^\n@@||b.test^$badfilter\n||c.test^$denyallow=x.c.test|y.c.test\n||z.y.c.test^\n||*.d.test^\n" +
-			"||e.test^$important\n@@||e.test^$important\n||f.test^$dnstype=AAAA\n||f.test^$client=10.0.0.1\n/^g[$]$/$important\n||h.test^$\n||i.test^$denyallow=a b\n",
+			"||e.test^$important\n@@||e.test^$important\n||f.test^$ctag=phone\n||f.test^$dnsrewrite=10.0.0.1\n/^g[$]$/$important\n||h.test^$\n||i.test^$denyallow=a b\n",
 			"b.test c.test w.c.test z.y.c.test x.d.test", "a.test x.c.test a.y.c.test d.test e.test f.test h.test i.test", 13, 4},
 		{"rpz", zoneFile, "phish.example.com a.b.phish.example.com nodata.example dropped.example txt.example",
 			"www.nodata.example local.example localhost", 6, 2},

@@ -153,7 +153,7 @@ func (w *writer) adblock() {
 	case 0:
 		w.line("", "%s", pick(w, "! ||a.test^", "[Adblock]", "# x", " "))
 	case 1:
-		w.line("", "%s", pick(w, "@@||a.test^$third-party", "||a.test^$third-party", "||a*.test^", "/(/", "a.test##.x", "||a.test", "a.test", "||a.test^$important,dnstype=A"))
+		w.line("", "%s", pick(w, "@@||a.test^$third-party", "||a.test^$third-party", "||a*.test^", "/(/", "a.test##.x", "||a.test", "a.test", "||a.test^$important,ctag=x"))
 		w.bad++
 	default:
 		written, clean := w.name()

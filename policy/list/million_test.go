@@ -7,8 +7,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"testing"
-
-	"github.com/starferry/starferry/policy/match"
 )
 
 // million is a list of 1,000,000 names in format plain, most of them of two or
@@ -53,7 +51,7 @@ func TestMillionTakesLittle(t *testing.T) {
 	runtime.KeepAlive(set)
 }
 
-var sink *match.Names
+var sink *Set
 
 func BenchmarkLoadMillion(b *testing.B) {
 	text := million()

@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/starferry/starferry/policy/match"
 )
 
 // data returns the folder of lists as they are published.
@@ -99,7 +97,7 @@ func TestRealNetworks(t *testing.T) {
 func TestRealIncludes(t *testing.T) {
 	dir := data(t)
 	open := func(path string) (io.ReadCloser, error) { return os.Open(path) }
-	load := func(file string, selects ...string) (*match.Names, Stats) {
+	load := func(file string, selects ...string) (*Set, Stats) {
 		set, stats, _, err := (*Cache)(nil).Names(Source{Name: file, Format: "v2fly", Select: selects}, filepath.Join(dir, "v2fly", file), open)
 		if err != nil {
 			t.Fatal(file, err)

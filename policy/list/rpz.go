@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
+
+	"github.com/starferry/starferry/internal/rrtype"
 )
 
 // A zone is a response policy zone on its way through the reader, a line at a
@@ -17,40 +20,104 @@ type zone struct {
 	owner        []byte // of the record before, for lines that begin with a space
 	text         []byte // the lines of the pending record
 	pending      [][]byte
-	depth        int  // open parentheses
-	blank        bool // the pending record's first line began with a space
+	target       []byte     // of a CNAME
+	held         []heldLine // of the pending record
+	at           int        // the number of the line that is read; 0: not known
+	depth        int        // open parentheses
+	blank        bool       // the pending record's first line began with a space
+	ttl          uint32     // that records have which say none; 0: not said
 }
+
+// A heldLine is a line of a record that is spread over several: where its text
+// begins, and its number.
+type heldLine struct{ from, at int }
 
 // maxFields bounds a record that is spread over several lines by parentheses.
 const maxFields = 64
 
+// line reads a line; nil is the end of the file.
 func (z *zone) line(line []byte, take func(rpzRule) error) error {
-	if z.depth == 0 {
-		z.blank = len(line) > 0 && (line[0] == ' ' || line[0] == '\t')
-		z.pending, z.text = z.pending[:0], z.text[:0]
+	switch {
+	case line == nil:
+		return z.end(take)
+	case z.depth == 0:
+		z.blank = isBlank(line)
+		z.pending, z.text, z.held = z.pending[:0], z.text[:0], z.held[:0]
 	}
-	before, words := len(z.text), len(z.pending)
+	before, words, depth := len(z.text), len(z.pending), z.depth
 	z.text = append(z.text, line...) // where it moves, the words so far stay as they were
-	if err := z.tokens(z.text[before:]); err != nil {
-		z.depth, z.pending = 0, z.pending[:0]
+	err := z.tokens(z.text[before:])
+	if err == nil && len(z.pending) == words && z.depth == depth {
+		z.text = z.text[:before] // nothing but a comment
+	} else {
+		z.held = append(z.held, heldLine{before, z.at})
+	}
+	switch {
+	case err != nil:
+	case z.depth > 0 || len(z.pending) == 0:
+		return nil
+	case z.pending[0][0] == '$':
+		err = z.directive(z.pending)
+	default:
+		err = z.record(z.pending, take)
+	}
+	if z.depth = 0; err == nil || len(z.held) == 1 {
 		return err
 	}
-	if len(z.pending) == words {
-		z.text = z.text[:before]
+	return z.without(err, take)
+}
+
+// end ends the file: a record that is still open is no good.
+func (z *zone) end(take func(rpzRule) error) error {
+	var errs []error
+	for z.depth > 0 { // each time it goes on from a later line
+		errs = append(errs, split(z.without(errOpen, take))...)
 	}
-	if z.depth > 0 || len(z.pending) == 0 {
-		return nil
+	return errors.Join(errs...)
+}
+
+var errOpen = errors.New("parentheses or quotes do not match")
+
+func isBlank(line []byte) bool { return len(line) > 0 && (line[0] == ' ' || line[0] == '\t') }
+
+// without goes on after a record that is no good and spread over several lines:
+// what began it may have been a stray parenthesis, so that the lines after the
+// first one, from where they cannot be more of it, are read for themselves.
+func (z *zone) without(why error, take func(rpzRule) error) error {
+	text, held, now := bytes.Clone(z.text), slices.Clone(z.held), z.at
+	line := func(i int) []byte {
+		if i+1 < len(held) {
+			return text[held[i].from:held[i+1].from:held[i+1].from]
+		}
+		return text[held[i].from:]
 	}
-	if z.pending[0][0] == '$' {
-		return z.directive(z.pending)
+	errs := []error{&placed{held[0].at, clip(line(0)), why}}
+	z.depth = 0
+	first := 1
+	for first < len(held) && isBlank(line(first)) {
+		first++
 	}
-	return z.record(z.pending, take)
+	for i := first; i < len(held); i++ {
+		z.at = held[i].at
+		for _, err := range split(z.line(line(i), take)) {
+			errs = append(errs, &placed{held[i].at, clip(line(i)), err})
+		}
+	}
+	z.at = now
+	return errors.Join(errs...)
 }
 
 // tokens splits a line into words; parentheses, quotes and comments as in RFC 1035.
 func (z *zone) tokens(line []byte) error {
 	start, quoted := -1, false
 	for i := 0; i <= len(line); i++ {
+		if i+1 < len(line) && line[i] == '\\' { // what follows is no quote, space or comment
+			if start < 0 {
+				start = i
+			}
+			i++
+			continue
+		}
 		ends := i == len(line) || !quoted && endsWord(line[i])
 		if !ends {
 			quoted = quoted != (line[i] == '"')
@@ -72,8 +139,8 @@ func (z *zone) tokens(line []byte) error {
 			z.depth--
 		}
 	}
-	if z.depth < 0 || quoted || len(z.pending) > maxFields {
-		return errors.New("parentheses or quotes do not match")
+	if z.depth < 0 || quoted || len(z.pending) > maxFields || len(z.held) >= maxFields {
+		return errOpen
 	}
 	return nil
 }
@@ -82,9 +149,14 @@ func endsWord(c byte) bool { return c == ' ' || c == '\t' || c == ';' || c == '(
 
 func (z *zone) directive(words [][]byte) error {
 	switch {
-	case string(words[0]) == "$TTL":
+	case bytes.EqualFold(words[0], []byte("$TTL")) && len(words) == 2:
+		ttl, ok := parseTTL(words[1])
+		if !ok {
+			return fmt.Errorf("%q is no time to live", clip(words[1]))
+		}
+		z.ttl = ttl
 		return nil
-	case string(words[0]) == "$ORIGIN" && len(words) == 2:
+	case bytes.EqualFold(words[0], []byte("$ORIGIN")) && len(words) == 2:
 		z.origin = string(z.absolute(nil, words[1]))
 		if z.apex == "" {
 			z.apex = z.origin
@@ -122,7 +194,11 @@ func (z *zone) record(words [][]byte, take func(rpzRule) error) error {
 	if !z.blank {
 		z.owner, words = z.absolute(z.owner[:0], words[0]), words[1:]
 	}
+	ttl := z.ttl
 	for len(words) > 0 && (words[0][0] >= '0' && words[0][0] <= '9' || bytes.EqualFold(words[0], []byte("IN"))) {
+		if n, ok := parseTTL(words[0]); ok {
+			ttl = n
+		}
 		words = words[1:] // TTL and class, in either order
 	}
 	if len(words) < 2 {
@@ -137,15 +213,45 @@ func (z *zone) record(words [][]byte, take func(rpzRule) error) error {
 	case string(z.owner) == z.apex:
 		return nil // NS and whatever else describes the zone itself
 	case !bytes.EqualFold(typ, []byte("CNAME")):
-		return z.rule(nil, take)
+		switch t, err := rrtype.Parse(string(typ)); {
+		case err != nil:
+			return err
+		case len(words) > 2 && (t == rrtype.Numbers["A"] || t == rrtype.Numbers["AAAA"]):
+			return errors.New("more than an address")
+		}
+		return z.rule(nil, rpzData{words[0], words[1:], ttl, z}, take)
 	}
-	lower(words[1])
-	return z.rule(words[1], take)
+	if len(words) > 2 {
+		return errors.New("a CNAME with more than a target")
+	}
+	z.target = append(z.absolute(z.target[:0], words[1]), '.')
+	return z.rule(z.target, rpzData{ttl: ttl}, take)
 }
+
+// parseTTL reads a time to live: seconds, or 1h30m as BIND has them.
+func parseTTL(word []byte) (uint32, bool) {
+	var all, n uint64
+	digits := false
+	for _, c := range word {
+		unit, ok := ttlUnits[c|0x20]
+		switch {
+		case c >= '0' && c <= '9' && n < 1<<31:
+			n, digits = n*10+uint64(c-'0'), true
+		case ok && digits:
+			all, n, digits = all+n*unit, 0, false
+		default:
+			return 0, false
+		}
+	}
+	all += n
+	return uint32(all), len(word) > 0 && all < 1<<31
+}
+
+var ttlUnits = map[byte]uint64{'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800}
 
 // rule takes apart what a CNAME record of the zone says, or local data, which
 // has no target.
-func (z *zone) rule(target []byte, take func(rpzRule) error) error {
+func (z *zone) rule(target []byte, data rpzData, take func(rpzRule) error) error {
 	name := z.owner
 	if z.apex != "" {
 		end := len(name) - len(z.apex) - 1
@@ -154,7 +260,7 @@ func (z *zone) rule(target []byte, take func(rpzRule) error) error {
 		}
 		name = name[:end]
 	}
-	r := rpzRule{owner: name, action: "local"}
+	r := rpzRule{owner: name, action: "local", data: data}
 	if i := bytes.LastIndexByte(name, '.'); bytes.HasPrefix(name[i+1:], []byte("rpz-")) {
 		r.owner, r.trigger = name[:max(i, 0)], string(name[i+1:])
 	}

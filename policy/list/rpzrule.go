@@ -19,6 +19,15 @@ type rpzRule struct {
 	trigger string // that label; empty where the asked name triggers
 	action  string
 	target  string // of a cname
+	data    rpzData
+}
+
+// An rpzData is what a record of local data says.
+type rpzData struct {
+	typ   []byte
+	words [][]byte
+	ttl   uint32 // 0: not said
+	zone  *zone
 }
 
 // What is selected of a zone: actions, and for networks the trigger.
@@ -84,7 +93,7 @@ func newZoneNames(s Source) (nameReader, error) {
 	take := func(r rpzRule) error { return r.name(&sel, to) } // made once, not for each line
 	z := new(zone)
 	return func(line []byte, c *collector) error {
-		to = c
+		to, z.at = c, c.stats.line
 		return z.line(line, take)
 	}, nil
 }
@@ -93,10 +102,7 @@ func (r *rpzRule) name(sel *selection, to *collector) error {
 	if r.trigger != "" {
 		return beyond("the trigger " + clip(r.trigger) + " in a list of names")
 	}
-	kind, name := match.Exact, r.owner
-	if rest, ok := bytes.CutPrefix(name, []byte("*.")); ok {
-		kind, name = match.Under, rest // at any depth (RFC 4592)
-	}
+	kind, name := r.kind()
 	switch {
 	case sel.has(r):
 		return to.add(kind, name)
@@ -114,6 +120,14 @@ func (r *rpzRule) name(sel *selection, to *collector) error {
 	return r.other()
 }
 
+// kind tells a name from a wildcard.
+func (r *rpzRule) kind() (match.Kind, []byte) {
+	if rest, ok := bytes.CutPrefix(r.owner, []byte("*.")); ok {
+		return match.Under, rest // at any depth (RFC 4592)
+	}
+	return match.Exact, r.owner
+}
+
 func newZoneNetworks(s Source) (networkReader, error) {
 	sel, err := s.selection(rpzTriggers)
 	if err != nil {
@@ -124,6 +138,7 @@ func newZoneNetworks(s Source) (networkReader, error) {
 	}
 	z := new(zone)
 	return func(line []byte, to *netCollector) error {
+		z.at = to.stats.line
 		return z.line(line, func(r rpzRule) error { return r.network(&sel, to) })
 	}, nil
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/starferry/starferry/policy/match"
 	"github.com/starferry/starferry/steer/geo/geomake"
 )
 
@@ -169,7 +168,7 @@ func TestGeosite(t *testing.T) {
 func TestCacheOfIncludes(t *testing.T) {
 	disk := files{"a": "a.test\ninclude:b\ninclude:c\n", "b": "b.test\n"}
 	var c Cache
-	var last *match.Names
+	var last *Set
 	var sums []Sum
 	for _, change := range []func(){
 		func() {},

@@ -19,6 +19,7 @@ type Stats struct {
 	WideOnes []string // the first few of them
 
 	name   string
+	line   int  // that is being read
 	passed int  // entries that were read and are not selected
 	left   bool // the wide ones were left out
 	unsaid []unsaid
@@ -76,6 +77,16 @@ type beyond string
 
 func (b beyond) Error() string { return string(b) + " is not supported" }
 
+// A placed is what is wrong with a line before the one that is read.
+type placed struct {
+	line int
+	text string
+	err  error
+}
+
+func (p *placed) Error() string { return p.err.Error() }
+func (p *placed) Unwrap() error { return p.err }
+
 // An unsaid tells how often entries were beyond a set for the same reason.
 type unsaid struct {
 	what  beyond
@@ -90,6 +101,11 @@ const maxReasons = 20
 func (s *Stats) count(err error, at Place) {
 	for _, e := range split(err) {
 		s.Bad++
+		at := at
+		var where *placed
+		if errors.As(e, &where) && where.line > 0 {
+			at.Line, at.Text, e = where.line, where.text, where.err
+		}
 		var what beyond
 		if errors.As(e, &what) {
 			s.countUnsaid(what, at)

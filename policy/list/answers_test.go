@@ -1,0 +1,140 @@
+package list
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+const zoneAnswers = `$TTL 5m
+$ORIGIN rpz.test.
+@ SOA a. b. 1 2 3 4 5
+  NS a.
+a.test          A     192.0.2.1
+                A     192.0.2.2
+                AAAA  2001:db8::1
+*.a.test        60 IN TXT "say \"hi\"; (so)" there\ \033
+x.a.test        CNAME rpz-passthru.
+y.a.test        CNAME .
+g.test          CNAME garden.example.
+*.g.test        1h CNAME *.garden.example.
+h.test          CNAME garden.example.
+mail.test       MX    10 mx
+mail.test       SRV   1 2 53 ns.example.
+a.test          TXT   again
+$ORIGIN sub.rpz.test.
+rel             CNAME there
+bad.test.rpz.test. A  2001:db8::1
+bad.test.rpz.test. MX mx
+bad.test.rpz.test. SSHFP 1 1 00
+g.test.rpz.test. A 192.0.2.9
+d.test.rpz.test. CNAME rpz-drop.
+$INCLUDE other
+$TTL x
+24.0.2.0.192.rpz-ip.rpz.test. A 192.0.2.1
+ns.rpz-nsdname.rpz.test. A 192.0.2.1
+`
+
+func says(a *Answer) string {
+	if a == nil {
+		return "nothing"
+	}
+	return strings.TrimSpace(fmt.Sprint(a.CNAME, " ", a.A, a.AAAA, a.Records, " ", a.TTL))
+}
+
+// What a zone answers with: local data and aliases, by the rule that is closest.
+func TestAnswers(t *testing.T) {
+	a, stats, err := Source{Name: "l", Format: "rpz", Select: []string{"drop"}}.Answers(strings.NewReader(zoneAnswers))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"a.test":       "[192.0.2.1 192.0.2.2] [2001:db8::1] [{16 again}] 5m0s",
+		"z.a.test":     `[] [] [{16 say "hi"; (so)there !}] 1m0s`,
+		"q.z.a.test":   `[] [] [{16 say "hi"; (so)there !}] 1m0s`,
+		"x.a.test":     "nothing",
+		"y.a.test":     "nothing",
+		"g.test":       "garden.example [] [] [] 5m0s",
+		"www.g.test":   "*.garden.example [] [] [] 1h0m0s",
+		"h.test":       "garden.example [] [] [] 5m0s",
+		"mail.test":    "[] [] [{15 10 mx.rpz.test.} {33 1 2 53 ns.example.}] 5m0s",
+		"rel.sub":      "there.sub.rpz.test [] [] [] 5m0s",
+		"bad.test":     "nothing",
+		"d.test":       "nothing",
+		"www.h.test":   "nothing",
+		"unknown.test": "nothing",
+	} {
+		if got := says(a.Of(name)); strings.ReplaceAll(got, "][", "] [") != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+		if _, ok := a.Names().Lookup(name); ok != (want != "nothing") {
+			t.Errorf("%s is among the names: %v", name, ok)
+		}
+	}
+	warned := strings.Join(stats.Warnings(), "\n")
+	for _, want := range []string{
+		"local data of type SSHFP: 1, first in line 21", "the trigger rpz-nsdname in a list of names: 1, first in line 27", "left out: 5 (",
+		`line 19: "2001:db8::1" is no address of type A`, `line 20: "mx" is no record of type MX`, "line 22: a CNAME stands alone", "line 24: $INCLUDE is not supported", `line 25: "x" is no time to live`,
+	} {
+		if !strings.Contains(warned, want) {
+			t.Errorf("%q is not in\n%s", want, warned)
+		}
+	}
+	if len(a.all) != 7 || stats.Entries != 12 {
+		t.Errorf("%d answers, %+v", len(a.all), stats)
+	}
+	if _, _, err := (Source{Format: "plain"}).Answers(strings.NewReader("a.test\n")); err == nil || !strings.Contains(err.Error(), "only rpz has") {
+		t.Errorf("a plain list answers: %v", err)
+	}
+	if a := (&Answers{}).Of("a.test"); a != nil {
+		t.Errorf("nothing answers %v", a)
+	}
+}
+
+func TestParseTTL(t *testing.T) {
+	for text, want := range map[string]time.Duration{"0": 0, "300": 5 * time.Minute, "1h30M": 90 * time.Minute, "1w2d": 9 * 24 * time.Hour, "2147483647": 2147483647 * time.Second} {
+		if got, ok := parseTTL([]byte(text)); !ok || time.Duration(got)*time.Second != want {
+			t.Errorf("%s: %d, %v", text, got, ok)
+		}
+	}
+	for _, text := range []string{"", "h", "1x", "99999999999999999999", "2147483648", "3600w9999w", "1hh"} {
+		if got, ok := parseTTL([]byte(text)); ok {
+			t.Errorf("%s is %d", text, got)
+		}
+	}
+}
+
+// manyTargets is a zone in which each name goes elsewhere.
+func manyTargets(n int) string {
+	var b strings.Builder
+	b.WriteString("$TTL 60\n@ SOA a. b. 1 2 3 4 5\n")
+	for i := range n {
+		fmt.Fprintf(&b, "host%d.test CNAME t%d.garden.example.\n*.host%d.test A 192.0.%d.%d\n", i, i, i, i>>8&0xff, i&0xff)
+	}
+	return b.String()
+}
+
+func BenchmarkAnswers(b *testing.B) {
+	text := manyTargets(10_000)
+	b.Run("build", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, err := (Source{Format: "rpz"}).Answers(strings.NewReader(text)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	a, _, err := Source{Format: "rpz"}.Answers(strings.NewReader(text))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("of", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if a.Of("www.host7777.test") == nil {
+				b.Fatal("nothing")
+			}
+		}
+	})
+}
