@@ -19,7 +19,7 @@ import (
 
 // compile compiles a policy with its lists.
 func (f *fleet) compile(d *doc) {
-	open := f.besides(d, f.missingCountries(d, filepath.Dir(d.name)))
+	open := f.besides(d, f.missingDatabases(d, filepath.Dir(d.name))...)
 	if f.copies.Want != nil {
 		if all, err := policy.Downloads(d.name, d.src, open); err == nil { // else compiling says what is wrong
 			f.copies.Want(all)
@@ -38,7 +38,7 @@ func (f *fleet) compile(d *doc) {
 }
 
 // besides opens what a policy names, from the folder of its file.
-func (f *fleet) besides(d *doc, missing string) func(path string) (io.ReadCloser, error) {
+func (f *fleet) besides(d *doc, missing ...string) func(path string) (io.ReadCloser, error) {
 	dir := filepath.Dir(d.name)
 	return func(path string) (io.ReadCloser, error) {
 		if fetch.IsURL(path) {
@@ -47,8 +47,8 @@ func (f *fleet) besides(d *doc, missing string) func(path string) (io.ReadCloser
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(dir, path)
 		}
-		if path == missing {
-			return noCountries()
+		if slices.Contains(missing, path) {
+			return noRecords()
 		}
 		r, err := f.open(path)
 		return r, plain(err)
@@ -78,7 +78,7 @@ func (f *fleet) lint() {
 		if d.policy == nil {
 			continue
 		}
-		for _, found := range d.policy.Lint(f.besides(d, "")) {
+		for _, found := range d.policy.Lint(f.besides(d)) {
 			d.warnings = append(d.warnings, Warning{Msg: found.String()})
 		}
 	}
@@ -103,34 +103,40 @@ func (f *fleet) judge(d *doc) {
 	}
 }
 
-// missingCountries returns the path of the country database if it is not there
-// and that shall pass: it is often fetched only on the machine that runs the
-// node, and a check elsewhere has no use for it.
-func (f *fleet) missingCountries(d *doc, dir string) string {
+// missingDatabases returns the paths of the databases of places that are not
+// there and that shall pass: they are often fetched only on the machine that
+// runs the node, and a check elsewhere has no use for them.
+func (f *fleet) missingDatabases(d *doc, dir string) (missing []string) {
 	if !f.lenient || !slices.Contains(d.root.Keys(), "geoip") {
-		return ""
+		return nil
 	}
 	n := d.root.Node("geoip")
-	if n.Kind != yamlpos.Mapping || n.AsMap().Node("country") == nil {
-		return ""
+	if n.Kind != yamlpos.Mapping {
+		return nil
 	}
-	n = n.AsMap().Node("country")
-	path := n.Text()
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
+	for _, of := range []struct{ key, what string }{{"country", "countries"}, {"asn", "autonomous systems"}} {
+		at := n.AsMap().Node(of.key)
+		if at == nil {
+			continue
+		}
+		path := at.Text()
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dir, path)
+		}
+		r, err := f.open(path)
+		if err == nil {
+			r.Close()
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			d.warn(at.Pos(), "%s is not here: conditions on %s were not tried, and a node does not start without it", path, of.what)
+			missing = append(missing, path)
+		}
 	}
-	r, err := f.open(path)
-	if err == nil {
-		r.Close()
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return ""
-	}
-	d.warn(n.Pos(), "%s is not here: conditions on countries were not tried, and a node does not start without it", path)
-	return path
+	return missing
 }
 
-func noCountries() (io.ReadCloser, error) {
+// noRecords opens a database that knows of no address.
+func noRecords() (io.ReadCloser, error) {
 	return Countries(map[netip.Prefix]string{netip.MustParsePrefix("0.0.0.0/8"): ""})
 }
 

@@ -37,7 +37,7 @@ func (p place) is(c *cond) bool {
 // hops returns the assumed answer with an address for each place.
 func (a *assuming) hops(given []testHop) (out []Hop) {
 	for _, h := range given {
-		hop := Hop{Name: h.name, Addrs: slices.Clone(h.addrs)}
+		hop := Hop{Name: h.name, Addrs: slices.Clone(h.addrs), Values: h.values}
 		for _, pl := range h.places {
 			hop.Addrs = append(hop.Addrs, a.addrs[pl])
 		}

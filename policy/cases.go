@@ -26,6 +26,9 @@ type testCase struct {
 	stands map[string]posture.Result
 	time   time.Time // zero: no condition may look at it
 	flow   *Service
+
+	listener, transport string // empty: as the device usually asks
+
 	answer []testHop
 	known  bool // answer is given, if only as none
 	want   expectation
@@ -45,6 +48,7 @@ type testHop struct {
 	name   string
 	addrs  []netip.Addr
 	places []place
+	values []Value
 }
 
 // An expectation is what a test wants of the decision; what is empty is not looked at.
@@ -70,6 +74,13 @@ func (c *compiler) readTest(m *yamlpos.Map) {
 	c.readTestAsker(m, &t)
 	t.time = yamlpos.Read(m, "time", time.Time{}, testTime)
 	t.flow = yamlpos.Read(m, "flow", nil, parseService)
+	t.listener = yamlpos.Read(m, "listener", "", listener)
+	t.transport = yamlpos.Read(m, "transport", "", transport)
+	for _, key := range []string{"listener", "transport"} {
+		if t.flow != nil && m.Has(key) {
+			m.KeyErrorf(key, "conditions on it are false of flows", "a flow has no %s", key)
+		}
+	}
 	if n := m.Node("answer"); n != nil {
 		t.answer, t.known = c.readTestAnswer(n, t.name), true
 	}
@@ -186,29 +197,42 @@ func stand(s string) (posture.Result, error) {
 	return []posture.Result{posture.Passed, posture.Failed, posture.Unknown}[i], err
 }
 
-// readPlaces reads {country: CN}, {continent: AS} or {asn: 4134}.
-func readPlaces(n *yamlpos.Node) (out []place) {
+// assume reads what a name owns besides addresses that are written: an address
+// somewhere, by {country: CN}, {continent: AS} or {asn: 4134}, or another record,
+// by {mx: NAME} and the like.
+func (h *testHop) assume(n *yamlpos.Node) {
 	m := n.AsMap()
 	for _, code := range yamlpos.ReadOneOrList(m, "country", countryCode) {
-		out = append(out, place{Country: code})
+		h.places = append(h.places, place{Country: code})
 	}
 	for _, code := range yamlpos.ReadOneOrList(m, "continent", continentCode) {
-		out = append(out, place{Country: countryOn(code)})
+		h.places = append(h.places, place{Country: countryOn(code)})
 	}
 	for _, number := range yamlpos.ReadOneOrList(m, "asn", asNumber) {
-		out = append(out, place{ASN: number})
+		h.places = append(h.places, place{ASN: number})
+	}
+	for _, key := range []string{"mx", "ns", "ptr", "txt"} {
+		read := match.Clean
+		if key == "txt" {
+			read = yamlpos.Word
+		}
+		for _, text := range yamlpos.ReadOneOrList(m, key, read) {
+			h.values = append(h.values, Value{recordKeys[key], text})
+		}
 	}
 	switch keys := len(m.Keys()); {
 	case keys == 0:
-		n.Errorf("", "want country, continent or asn")
+		n.Errorf("", "want one of %s", strings.Join(assumptions, ", "))
 	case keys > 1:
-		n.Errorf("each is an address of its own: [{country: CN}, {asn: 4134}]", "several in one")
+		n.Errorf("each is an item of its own: [{country: CN}, {asn: 4134}]", "several in one")
 	}
 	m.Done()
-	return out
 }
 
-// readTestAnswer reads an assumed answer: addresses and {country: CN}, each of
+// assumptions are what an assumed answer can hold besides addresses and names.
+var assumptions = []string{"country", "continent", "asn", "mx", "ns", "ptr", "txt"}
+
+// readTestAnswer reads an assumed answer: addresses, places and records, each of
 // the name that stands before them, names that CNAMEs lead to; or none.
 func (c *compiler) readTestAnswer(n *yamlpos.Node, asked string) []testHop {
 	hops := []testHop{{name: asked}}
@@ -218,7 +242,7 @@ func (c *compiler) readTestAnswer(n *yamlpos.Node, asked string) []testHop {
 	for _, item := range c.some(n) {
 		last := &hops[len(hops)-1]
 		if item.Kind == yamlpos.Mapping {
-			last.places = append(last.places, readPlaces(item)...)
+			last.assume(item)
 			continue
 		}
 		if a, err := anyAddr(item.Text()); err == nil {

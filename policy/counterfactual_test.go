@@ -221,7 +221,7 @@ func TestRemediesHold(t *testing.T) {
 // ofFiles reports whether a change is one of names and addresses in lists and
 // policies.
 func ofFiles(c string) bool {
-	for _, of := range []string{" list ", "addresses of", " among the names", "CNAME of", "MX of", "TXT of"} {
+	for _, of := range []string{" list ", "addresses of", " among the names", "CNAME of", "MX of", "NS of", "PTR of", "TXT of"} {
 		if strings.Contains(c, of) {
 			return true
 		}
@@ -319,8 +319,11 @@ func changeAsked(q *policy.Query, c string) bool {
 	switch {
 	case scan(c, "posture %s passes", &word):
 		q.Asker.Verdicts[word] = posture.Verdict{Result: posture.Passed, Expires: q.Now.AddDate(100, 0, 0)}
-	case scan(c, "identity %s", &word):
-		q.Asker.Kind = map[string]device.Kind{"weak": device.ByNetwork, "medium": device.ByToken, "strong": device.ByWireGuard}[word]
+	case strings.HasPrefix(c, "identity "):
+		q.Asker.Kind = device.Unidentified
+		for !strings.HasSuffix(c, "("+q.Asker.Kind.String()+")") {
+			q.Asker.Kind++
+		}
 	case scan(c, "asked at listener %s", &word):
 		q.Asker.Listener = word
 	case scan(c, "asked over %s", &word):

@@ -36,7 +36,7 @@ func narrowPolicy(r *rand.Rand) modelPolicy {
 // What lint says of all questions holds for random policies and questions, and
 // what it shows as an example is so.
 func TestLintHolds(t *testing.T) {
-	rounds := uint64(1000)
+	rounds := uint64(600)
 	if testing.Short() {
 		rounds = 200
 	}

@@ -94,7 +94,7 @@ func (c *compiler) readWords(key string, n *yamlpos.Node) cond {
 			c.policy.listeners = append(c.policy.listeners, Ref{item.Text(), item.Pos()})
 		}
 	default:
-		out = cond{op: opTransport, words: yamlpos.Values(c.some(n), yamlpos.OneOf("udp", "tcp", "dot", "doh"))}
+		out = cond{op: opTransport, words: yamlpos.Values(c.some(n), transport)}
 	}
 	out.text = some(out.words)
 	return out

@@ -52,7 +52,8 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// again decides as the record of a question allows. Steers of the model have ports.
+// again decides as the record of a question allows. Steers of the model have ports,
+// and some answers addresses.
 func again(p *policy.Policy, q *policy.Query, recorded bool) (string, bool) {
 	ask := *q
 	ask.Answered, ask.Answer = false, nil
@@ -64,8 +65,13 @@ func again(p *policy.Policy, q *policy.Query, recorded bool) (string, bool) {
 		d = p.Decide(q)
 	}
 	s := d.String()
-	if d.Then.Action == policy.Steer {
+	switch {
+	case d.Then.Action == policy.Steer:
 		s += " tcp/443"
+	case d.Then.Action == policy.Override:
+		s += " 10.9.9.9"
+	case d.Then.Block == policy.Address && d.Then.Action == policy.Block:
+		s += " [10.0.0.9]"
 	}
 	return s, true
 }

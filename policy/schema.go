@@ -202,10 +202,16 @@ func testShape() shape {
 	described := object(map[string]any{
 		"groups": some1(word1()), "user": word1(), "platform": word1(), "network": word1(), "identity": oneOf(strengthWords...), "kind": oneOf(kindNames(kinds)...),
 	})
-	country := object(map[string]any{"country": some1(word1())}, "country")
+	assumed := map[string]any{}
+	for _, key := range assumptions {
+		assumed[key] = some1(word1())
+	}
+	one := object(assumed)
+	one["minProperties"], one["maxProperties"] = 1, 1
 	return object(map[string]any{
 		"ask": word1(), "device": shape{"anyOf": []any{word1(), described}}, "type": word1(), "time": word1(), "flow": word1(),
-		"answer":  some1(shape{"anyOf": []any{word1(), country}}),
+		"listener": word1(), "transport": oneOf("udp", "tcp", "dot", "doh"),
+		"answer":  some1(shape{"anyOf": []any{word1(), one}}),
 		"posture": shape{"anyOf": []any{stand, shape{"type": "object", "additionalProperties": stand}}},
 		"want":    shape{"anyOf": []any{decision, want}},
 	}, "ask", "want")

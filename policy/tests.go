@@ -106,6 +106,12 @@ func (a *assuming) run(t *testCase, devices []*device.Device, now time.Time, r *
 	if q.Asker, err = t.asker(devices, a.policy.profiles); err != nil {
 		return err
 	}
+	if t.flow == nil {
+		q.Asker.Listener, q.Asker.Transport = t.listener, t.transport
+		if t.listener == "" && q.Asker.Kind == device.ByWireGuard {
+			q.Asker.Listener = "link"
+		}
+	}
 	if t.known {
 		q.Answered, q.Answer = true, a.hops(t.answer)
 	} else if err := a.policy.assumeNothing(&q); err != nil {

@@ -88,6 +88,41 @@ tests:
 	}
 }
 
+// What tests say of how is asked, and of answers that are more than addresses in
+// countries.
+func TestRunTestsOfAllThatPoliciesLookAt(t *testing.T) {
+	for _, tt := range []struct{ test, err string }{
+		{`{ask: a.example, answer: {country: CN}, want: {policy: continent}}`, ""},
+		{`{ask: a.example, answer: {continent: AS}, want: {policy: continent}}`, ""},
+		{`{ask: a.example, answer: [{continent: EU}, {country: US}], want: {policy: default}}`, ""},
+		{`{ask: a.example, answer: {asn: AS4134}, want: {policy: system}}`, ""},
+		{`{ask: a.example, answer: 203.0.113.9, want: {policy: continent}}`, ""}, // as the file's databases have it
+		{`{ask: a.example, answer: [10.0.0.1, {country: FR}], want: {policy: default}}`, ""},
+		{`{ask: a.example MX, answer: {mx: [a.example, mx.bad.example]}, want: {policy: mail}}`, ""},
+		{`{ask: a.example TXT, answer: [cdn.example, {txt: "v=1"}], want: {policy: text}}`, ""},
+		{`{ask: a.example TXT, answer: {txt: "w=1"}, want: {policy: default}}`, ""},
+		{`{ask: l.example, listener: link, answer: none, want: {policy: linked}}`, ""},
+		{`{ask: l.example, answer: none, want: {policy: default}}`, ""},
+		{`{ask: l.example, device: {groups: [a]}, answer: none, want: {policy: linked}}`, ""}, // with a link of its own
+		{`{ask: l.example, device: alice-laptop, listener: "192.0.2.1:53", answer: none, want: {policy: default}}`, ""},
+		{`{ask: l.example, device: alice-laptop, flow: tcp/443, answer: none, want: {policy: default}}`, ""},
+		{`{ask: t.example, transport: doh, answer: none, want: {policy: quiet}}`, ""},
+	} {
+		p := parse(t, head+`
+policies:
+  - {name: continent, if: {answer: {continent: AS}}, then: {steer: there}}
+  - {name: system, if: {answer: {asn: 4134}}, then: block}
+  - {name: mail, if: {answer: {mx: {suffix: bad.example}}}, then: block}
+  - {name: text, if: {answer: {txt: {regexp: 'v=.*'}}}, then: block}
+  - {name: linked, if: {name: l.example, listener: link}, then: {block: drop}}
+  - {name: quiet, if: {name: t.example, transport: doh}, then: {block: drop}}
+tests: [`+tt.test+"]\n")
+		if got := p.RunTests(staffed, noon); len(got) != 1 || got[0].Err != tt.err {
+			t.Errorf("%s\n%+v, want %q", tt.test, got, tt.err)
+		}
+	}
+}
+
 // Tests that say too much, or what cannot be, are mistakes of the file.
 func TestTestMistakes(t *testing.T) {
 	for test, want := range map[string]string{
@@ -101,6 +136,11 @@ func TestTestMistakes(t *testing.T) {
 		`{ask: x.example, answer: [], want: allow}`:                            "an empty list",
 		`{ask: x.example, answer: 203.0.113.400, want: allow}`:                 "neither an address nor a name",
 		`{ask: x.example, answer: {country: China}, want: allow}`:              "is no country",
+		`{ask: x.example, answer: {country: CN, asn: 4134}, want: allow}`:      "several in one",
+		`{ask: x.example, answer: {}, want: allow}`:                            "want one of country, continent, asn, mx, ns, ptr, txt",
+		`{ask: x.example, answer: {continent: XX}, want: allow}`:               "is no continent",
+		`{ask: x.example, flow: tcp/80, listener: link, want: allow}`:          "a flow has no listener",
+		`{ask: x.example, transport: tls, want: allow}`:                        `"tls"`,
 		`{ask: x.example, time: noon, want: allow}`:                            "is no time",
 		`{ask: x.example, flow: tcp/80-90, want: allow}`:                       "more than one port",
 		`{ask: x.example, device: {group: a}, want: allow}`:                    `unknown key "group"`,

@@ -194,6 +194,9 @@ func listener(s string) (string, error) {
 	return at.String(), nil
 }
 
+// transport parses how questions come.
+func transport(s string) (string, error) { return yamlpos.OneOf("udp", "tcp", "dot", "doh")(s) }
+
 // portRange parses 443 and 8000-8100.
 func portRange(s string) (Port, error) {
 	p, err := port("tcp/" + s)
