@@ -156,19 +156,22 @@ func (w *wanting) trueOf(p *Policy, q *Query) (in []string) {
 	return in
 }
 
-// into are lists and names of policies that no name of the question is in, and
-// the asked one could be; and countries that its addresses could be in. What is
-// written in policies that block is none of them.
+// into are lists that no name of the question is in, and the asked one could be;
+// and countries that its addresses could be in. Names that are written in a
+// policy which allows or steers are such where nothing but who asks has decided:
+// that is what those who may ask for little are told.
 func (p *Policy) into(q *Query) (out []cause) {
 	var b match.NamesBuilder
 	if b.AddKind(match.Exact, q.Name) != nil {
 		return nil
 	}
-	alone := b.Build()
+	alone, d := b.Build(), p.Decide(q)
+	anyName := d.Rule == nil || d.Rule.ends
 	for _, t := range p.targets() {
 		c := t.conds[0]
 		switch {
-		case t.list == "" && t.by.Then.Action == Block || t.trueOf(p, q) != nil:
+		case t.trueOf(p, q) != nil:
+		case t.rule != "" && (!anyName || t.by.Then.Action == Block || t.by.Then.Action == Override):
 		case c.op == opName || c.op == opRegexp:
 			out = append(out, cause{text: q.Name + " " + t.text, edit: t.changeTo(func(c *cond) {
 				c.op, c.names, c.entries = opName, alone, nil
