@@ -66,3 +66,13 @@ func (t *Then) fill(name string) {
 		t.TTL = a.TTL
 	}
 }
+
+// overUDP returns the condition of a policy that truncates, which is for
+// questions over UDP only: over TCP the policies below it decide.
+func overUDP(when *cond) *cond {
+	udp := cond{op: opTransport, words: []string{"udp"}, text: "udp"}
+	if when != nil {
+		udp = cond{op: opAll, kids: []cond{udp, *when}}.tidy()
+	}
+	return &udp
+}

@@ -105,3 +105,25 @@ func BenchmarkZoneTargets(b *testing.B) {
 		})
 	}
 }
+
+// Who is sent to TCP by a policy is decided there by the policies below it.
+func TestTruncate(t *testing.T) {
+	p := parse(t, `policies:
+  - {name: tcp, if: {name: a.test}, require: {groups: [staff]}, then: {block: truncate}}
+  - {name: rest, then: allow}
+`)
+	for transport, want := range map[string]string{"udp": "block truncate", "tcp": "allow", "doh": "allow", "": "allow"} {
+		q := question{ask: "a.test", by: "bob staff", answer: "-"}.query()
+		q.Asker.Transport = transport
+		if d := p.Decide(q); d.String() != want {
+			t.Errorf("%s: %v, want %s", transport, &d, want)
+		}
+	}
+	for _, src := range []string{
+		"policies: [{name: a, require: {groups: [b]}, deny: {block: truncate}, then: allow}]", "defaults: [{group: a, then: {block: truncate}}]",
+	} {
+		if _, err := policy.Parse("policy.yaml", []byte(src), open); err == nil || !strings.Contains(err.Error(), "truncate") {
+			t.Errorf("%s: %v", src, err)
+		}
+	}
+}

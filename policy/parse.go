@@ -166,6 +166,9 @@ func (c *compiler) readRule(m *yamlpos.Map) Rule {
 	r.shadow = yamlpos.Read(m, "mode", "enforce", yamlpos.OneOf("enforce", "shadow")) == "shadow"
 	r.demands = c.readDemands(m.Map("require"))
 	r.Then = c.readThen(m)
+	if r.Then.Block == Truncate {
+		r.when = overUDP(r.when)
+	}
 	if r.Then.zone != nil {
 		r.when = r.Then.zone.within(r.when)
 	}

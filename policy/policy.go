@@ -111,9 +111,11 @@ const (
 	Drop
 	Page    // the addresses of the node's block page
 	Address // the addresses in A and AAAA
+
+	Truncate // an empty answer that sends the asker to TCP, of a policy that is for questions over UDP only
 )
 
-var blockKinds = [...]string{"refused", "nxdomain", "nodata", "zero-ip", "drop", "page", "address"}
+var blockKinds = [...]string{"refused", "nxdomain", "nodata", "zero-ip", "drop", "page", "address", "truncate"}
 
 func (b BlockKind) String() string { return blockKinds[b] }
 

@@ -126,7 +126,7 @@ func thenShape() shape {
 		"a": some1(word1()), "aaaa": some1(word1()), "cname": word1(), "txt": some1(word1()), "https": some1(word1()), "list": word1(), "ttl": span1(),
 	})
 	return object(map[string]any{
-		"block": ref("block"), "override": override, "resolve": word1(), "steer": word1(),
+		"block": shape{"anyOf": []any{ref("block"), oneOf(Truncate.String())}}, "override": override, "resolve": word1(), "steer": word1(),
 		"ports":     array(shape{"type": "string", "pattern": `^(tcp|udp)/[0-9]+(-[0-9]+)?$`}),
 		"when_down": oneOf(fallbacks[:]...), "no_way": oneOf(fallbacks[:FallServfail]...), "ttl": span1(),
 		"reason": word1(), "ede": edeShape(),

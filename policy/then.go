@@ -61,6 +61,9 @@ func (c *compiler) readThen(rule *yamlpos.Map) Then {
 func (c *compiler) readAction(act string, n *yamlpos.Node) Then {
 	switch act {
 	case "block":
+		if n.Kind != yamlpos.Mapping && n.Text() == Truncate.String() {
+			return Then{Action: Block, Block: Truncate}
+		}
 		return readBlock(n)
 	case "override":
 		return c.readOverride(n)

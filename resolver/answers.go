@@ -45,7 +45,9 @@ func (a *asking) block() *outcome {
 	}
 	switch then.Block {
 	case policy.Drop:
-		o.silent = true
+		o.sent = nothing
+	case policy.Truncate:
+		o.sent, o.ede = short, false
 	case policy.NXDomain:
 		o.rcode, o.ns = dns.RcodeNameError, []dns.RR{a.soa()}
 	case policy.NoData:

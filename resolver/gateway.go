@@ -439,7 +439,7 @@ func (a *asking) forbidden(sections ...[]dns.RR) (netip.Addr, bool) {
 func (a *asking) record(o *outcome, from *listen.Client, req, resp []byte) {
 	if a.g.Tally != nil {
 		rcode := o.rcode
-		if o.silent {
+		if o.sent == nothing {
 			rcode = -1
 		}
 		a.g.Tally(o.action, a.rule(), rcode).Add(1)
@@ -464,7 +464,7 @@ func (a *asking) recordOf(o *outcome) Record {
 	if o.ede {
 		r.EDE = int(o.code)
 	}
-	if o.silent {
+	if o.sent == nothing {
 		r.Rcode = -1
 	}
 	if s := a.decision.Shadow; s != nil {

@@ -121,7 +121,7 @@ func malformed(req []byte, rcode int) []byte {
 type outcome struct {
 	action     Action
 	rcode      int
-	silent     bool
+	sent       sending
 	answer, ns []dns.RR
 	extra      []dns.RR
 	ad         bool // upstream validated the answer
@@ -139,6 +139,15 @@ type outcome struct {
 	addr  netip.Addr // of a steered answer
 }
 
+// A sending is how much of an answer is sent.
+type sending uint8
+
+const (
+	whole   sending = iota
+	short           // nothing but that it is truncated, so that the asker comes again over TCP
+	nothing         // no answer at all
+)
+
 // explained adds an extended error.
 func (o *outcome) explained(code uint16, text string) *outcome {
 	o.ede, o.code, o.text = true, code, text
@@ -148,7 +157,7 @@ func (o *outcome) explained(code uint16, text string) *outcome {
 // pack makes the answer of an outcome; nil for silence.
 func (in *inbound) pack(o *outcome) []byte {
 	switch {
-	case o.silent:
+	case o.sent == nothing:
 		return nil
 	case o.reply != nil && in.plain.Req != nil && len(o.options) == 0:
 		return in.packReply(o)
@@ -158,7 +167,7 @@ func (in *inbound) pack(o *outcome) []byte {
 	}
 	in.unpack()
 	m := &dns.Msg{Question: in.msg.Question, Answer: o.answer, Ns: o.ns, Extra: o.extra, Compress: true}
-	m.Id, m.Response, m.Rcode = in.msg.Id, true, o.rcode
+	m.Id, m.Response, m.Rcode, m.Truncated = in.msg.Id, true, o.rcode, o.sent == short
 	m.RecursionDesired, m.RecursionAvailable = in.msg.RecursionDesired, true
 	m.CheckingDisabled = in.CD
 	m.AuthenticatedData = o.ad && (in.DO || in.msg.AuthenticatedData) // RFC 6840 section 5.8

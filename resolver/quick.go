@@ -123,7 +123,7 @@ func (g *Gateway) again(e *packed.Entry[memo], c *listen.Client, p *known, q *wi
 // keep keeps an answer for all who are in the asker's scope, if it says nothing
 // that is meant for the asker alone, and holds as long as it is kept.
 func (a *asking) keep(o *outcome, resp []byte) {
-	if a.scope == 0 || a.plain.Req == nil || a.failure != nil || a.stale || o.silent || !o.general() {
+	if a.scope == 0 || a.plain.Req == nil || a.failure != nil || a.stale || o.sent != whole || !o.general() {
 		return
 	}
 	if a.upstream != nil && !a.kept {

@@ -125,7 +125,7 @@ func (x *anchoring) ofPolicy(set *configs.Set) error {
 	rules := set.Policy.Rules()
 	for i := range rules {
 		r := &rules[i]
-		if r.Then.Action == policy.Allow { // denials are REFUSED, which is signed by nobody
+		if r.Then.Action == policy.Allow || r.Then.Block == policy.Truncate { // denials are REFUSED, which is signed by nobody
 			continue
 		}
 		to := x.forged

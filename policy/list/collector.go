@@ -64,7 +64,7 @@ func (c *collector) except(kind match.Kind, name []byte) error {
 
 func (c *collector) wide(kind match.Kind, name []byte) {
 	c.stats.Wide++
-	if len(c.stats.WideOnes) < maxShown {
+	if len(c.stats.WideOnes) < maxWide {
 		clean, _ := match.Clean(string(name)) // it has a key
 		c.stats.WideOnes = append(c.stats.WideOnes, match.Match{Name: clean, Kind: kind}.String())
 	}

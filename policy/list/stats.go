@@ -6,8 +6,12 @@ import (
 	"strings"
 )
 
-// maxShown is how many bad lines and wide entries are kept to be shown.
-const maxShown = 5
+// maxShown is how many bad lines are kept to be shown, maxWide how many wide
+// entries: each of those is a domain that somebody may have to think of.
+const (
+	maxShown = 5
+	maxWide  = 60
+)
 
 // Stats is what was found in a list.
 type Stats struct {
