@@ -127,7 +127,7 @@ func optAt(msg []byte) int {
 	for rr, ok := r.next(); ok; rr, ok = r.next() {
 		last = rr
 	}
-	if r.bad || last.Type != typeOPT || last.End != len(msg) {
+	if r.bad || last.Type != typeOPT || last.Section != 2 || last.End != len(msg) {
 		return 0
 	}
 	return last.Name
