@@ -64,7 +64,7 @@ background() {
 # answers ADDRESS PORT NAME LOG: waits until a server answers.
 answers() {
   for _ in $(seq 100); do
-    dig "@$1" -p "$2" +tries=1 +time=1 "$3" A 2>/dev/null | grep -q "status:" && return
+    dig "@$1" -p "$2" +tries=1 +time=1 "$3" A 2>/dev/null | grep -q "status: NOERROR" && return
     sleep 0.1
   done
   tail -n 30 "$4" >&2

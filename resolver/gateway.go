@@ -444,6 +444,9 @@ func (a *asking) record(o *outcome, from *listen.Client, req, resp []byte) {
 		}
 		a.g.Tally(o.action, a.rule(), rcode).Add(1)
 	}
+	if a.policy == nil {
+		return // before there is one all get the same
+	}
 	blocked := o.action == Blocked || o.action == Denied
 	if a.g.Record == nil || a.g.Unrecorded != nil && a.g.Unrecorded(o.action) || !a.logging().Wants(blocked, rand.Uint64()) {
 		return

@@ -240,6 +240,30 @@ func TestWhenUpstreamFails(t *testing.T) {
 	}
 }
 
+// What upstream says is authentic is so only as it said it: not what was taken from
+// its answer, nor what is made here.
+func TestAuthenticAsItWasSaid(t *testing.T) {
+	f := newFleet(t)
+	f.Upstream = sourceOf(0, func(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
+		r, err := f.up.resolve(ctx, m)
+		if err == nil && m.Question[0].Name == "www.allowed.test." {
+			stray, _ := dns.NewRR("stray.test. 300 IN A 192.0.2.66")
+			r.Answer = append(r.Answer, stray)
+		}
+		return r, err
+	})
+	for asks, want := range map[string]string{
+		"www.allowed.test +dnssec":      "NOERROR 300 A 192.0.2.10",
+		"alias.corp.test +dnssec":       "NOERROR 60 CNAME www.allowed.test., www.allowed.test. 300 A 192.0.2.10; EDE 4 policy alias",
+		"www.listed-china.test +dnssec": "NOERROR 30 A 198.19.0.1; EDE 4 policy china-origins: steered by hong-kong",
+		"www.listed-china.test +adflag": "NOERROR 30 A 198.19.0.1; EDE 4 policy china-origins: steered by hong-kong",
+	} {
+		if got := f.dig(t, "alice", asks); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", asks, got, want)
+		}
+	}
+}
+
 // Who asks again soon is told besides that nobody was asked again.
 func TestAFailureThatWasKept(t *testing.T) {
 	f := newFleet(t)

@@ -113,7 +113,7 @@ func malformed(req []byte, rcode int) []byte {
 	b := make([]byte, 12)
 	copy(b, req[:4])
 	b[2] = b[2]&0x79 | 0x80
-	b[3] = byte(rcode)
+	b[3] = 0x80 | byte(rcode)
 	return b
 }
 

@@ -54,6 +54,36 @@ func TestFailuresAreKept(t *testing.T) {
 	})
 }
 
+// A stale answer serves for half a minute, but no longer than until a resolver is
+// back.
+func TestStaleUntilOneIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := &server{m: answer(t, 0, "www.example.com. 60 IN A 192.0.2.1")}
+		var back time.Time
+		s := &Source{Cache: New(1 << 20), Ask: up.ask, Stale: time.Hour, Back: func(since time.Time) bool { return back.After(since) }}
+		for _, step := range []struct {
+			what        string
+			later       time.Duration
+			err         error
+			back, stale bool
+			asked       int
+		}{
+			{"fresh", 0, nil, false, false, 1},
+			{"its time is over, and nobody answers", time.Minute, upstream.ErrNoAnswer, false, true, 2},
+			{"soon after", 5 * time.Second, nil, false, true, 2},
+			{"one is back", 5 * time.Second, nil, true, false, 3},
+		} {
+			time.Sleep(step.later)
+			if up.err = step.err; step.back {
+				back = time.Now()
+			}
+			if r, err := s.Resolve(t.Context(), question(t, "www.example.com.")); err != nil || r.Stale != step.stale || up.asked != step.asked {
+				t.Errorf("%s: stale %t, asked %d times; want %t, %d (%v)", step.what, r.Stale, up.asked, step.stale, step.asked, err)
+			}
+		}
+	})
+}
+
 // A failure is no answer that could be served, renewed or prolonged, and does not
 // displace one; nor is it one that the asker went away.
 func TestFailuresAreNoAnswers(t *testing.T) {

@@ -81,11 +81,18 @@ func (s *Source) Resolve(ctx context.Context, q Question) (Reply, error) {
 		e.uses.Add(1)
 		s.renew(ctx, e, now)
 		return s.reply(e, now), nil
-	case now.Sub(e.stored) < time.Duration(e.retry.Load()):
+	case s.waits(e, now):
 		s.Count.Stale.Add(1)
 		return s.reply(e, now), nil
 	}
 	return s.better(ctx, e)
+}
+
+// waits reports whether a stale answer serves without a new try: upstream failed
+// lately, and none of those who did has come back since.
+func (s *Source) waits(e *entry, now time.Time) bool {
+	retry := time.Duration(e.retry.Load())
+	return now.Sub(e.stored) < retry && (s.Back == nil || !s.Back(e.stored.Add(retry-recheck)))
 }
 
 // errFailed is what a resolver's SERVFAIL or REFUSED counts as where there is something

@@ -28,6 +28,8 @@ import (
 	"time"
 
 	"github.com/dchest/siphash"
+
+	"github.com/starferry/starferry/internal/lifecycle"
 )
 
 // Code is the option's code in EDNS.
@@ -123,16 +125,7 @@ const rotatePeriod = 24 * time.Hour
 // one before stays good, for much longer than the cookies made with it. It is
 // not for servers that share their secret: whoever writes that changes it.
 func (s *Server) Run(ctx context.Context) error {
-	t := time.NewTicker(rotatePeriod)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-			s.rotate(random())
-		}
-	}
+	return lifecycle.Every(ctx, rotatePeriod, func() { s.rotate(random()) })
 }
 
 func (s *Server) rotate(to Secret) {

@@ -9,6 +9,8 @@ import (
 	"runtime/metrics"
 	"sync/atomic"
 	"time"
+
+	"github.com/starferry/starferry/internal/lifecycle"
 )
 
 // LoadLimits bound what is in work. A field that is zero has the default that
@@ -102,20 +104,13 @@ func (l *Load) Leave() { l.inWork.Add(-1) }
 
 // Run samples the memory in use until the context is done.
 func (l *Load) Run(ctx context.Context) error {
-	t := time.NewTicker(samplePeriod)
-	defer t.Stop()
 	defer l.shedding.Store(false)
 	collected := time.Now().Add(-collectPeriod)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-t.C:
-			if l.look(now.Sub(collected) >= collectPeriod) {
-				collected = now
-			}
+	return lifecycle.Every(ctx, samplePeriod, func() {
+		if now := time.Now(); l.look(now.Sub(collected) >= collectPeriod) {
+			collected = now
 		}
-	}
+	})
 }
 
 // look samples once. Above the limit it collects first, if it may, and reports

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/starferry/starferry/internal/lifecycle"
 )
 
 // A KeyPair names the files of a certificate, with the chain that leads to its
@@ -134,16 +136,7 @@ const lookEvery = 5 * time.Second
 // told by the kernel, which does not tell of a link in their path that is
 // turned elsewhere, as certbot and kubelet do it.
 func (c *Certificates) Run(ctx context.Context) error {
-	t := time.NewTicker(lookEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-			c.follow(false)
-		}
-	}
+	return lifecycle.Every(ctx, lookEvery, func() { c.follow(false) })
 }
 
 // Reload reads the files that have changed now, and returns why some of them

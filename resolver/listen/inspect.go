@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 
 	"github.com/miekg/dns"
+
+	"github.com/starferry/starferry/resolver/cookie"
+	"github.com/starferry/starferry/resolver/wire"
 )
 
 // headerLen is the length of a message's header, RFC 1035 section 4.1.1.
@@ -24,7 +27,10 @@ func inspect(b []byte) (end int, v verdict) {
 	if len(b) < headerLen || b[2]&0x80 != 0 {
 		return 0, ignore // not a message, or an answer: an answer to it could loop
 	}
-	end, ok := question(b)
+	end, ok := wire.QuestionEnd(b)
+	if !ok {
+		end = headerLen
+	}
 	if op := b[2] >> 3 & 15; op != dns.OpcodeQuery {
 		return end, dns.RcodeNotImplemented
 	}
@@ -39,60 +45,52 @@ func inspect(b []byte) (end int, v verdict) {
 // count returns one of the four counts of records in the header.
 func count(b []byte, section int) int { return int(binary.BigEndian.Uint16(b[4+2*section:])) }
 
-// question returns the end of the message's first question.
-func question(b []byte) (end int, ok bool) {
-	if count(b, 0) == 0 {
-		return headerLen, false
-	}
-	n, ok := skipName(b, headerLen)
-	if !ok || n+4 > len(b) {
-		return headerLen, false
-	}
-	return n + 4, true
-}
-
-// skipName returns where the name at off ends. Compressed names are not
-// taken: the first name of a message has nothing to point to.
-func skipName(b []byte, off int) (int, bool) {
-	for start := off; off < len(b) && off-start < 255; {
-		n := int(b[off])
-		off += 1 + n
-		switch {
-		case n == 0:
-			return off, true
-		case n > 63:
-			return 0, false
-		}
-	}
-	return 0, false
-}
-
 // offered returns the size of the answer that the asker can take over UDP
 // (RFC 6891 section 6.2.3): 512 without EDNS.
 func offered(b []byte) int {
-	const fixed = 11 // root name, type, class, TTL, length
-	off, ok := question(b)
-	for n := count(b, 3); ok && n > 0 && off+fixed <= len(b); n-- {
-		if b[off] == 0 && binary.BigEndian.Uint16(b[off+1:]) == dns.TypeOPT {
-			return max(dns.MinMsgSize, int(binary.BigEndian.Uint16(b[off+3:])))
+	for rr := range wire.Records(b) {
+		if rr.Type == dns.TypeOPT {
+			return max(dns.MinMsgSize, int(rr.Class))
 		}
-		if off, ok = skipName(b, off); !ok || off+fixed-1 > len(b) {
-			break
-		}
-		off += fixed - 1 + int(binary.BigEndian.Uint16(b[off+8:]))
 	}
 	return dns.MinMsgSize
 }
 
 // refusal is the answer of a server that does not look into a question: its
-// header and itself, with a response code.
-func refusal(req []byte, end, rcode int) []byte {
+// header and itself, with a response code. If it has an OPT record that can be
+// read there is one in the answer (RFC 6891 section 6.1.1), with the client's
+// cookie.
+func (s *Server) refusal(c *Client, req []byte, end, rcode int) []byte {
 	b := append([]byte(nil), req[:end]...)
 	b[2] = b[2]&0x79 | 0x80 // keep opcode and RD
-	b[3] = byte(rcode)
+	b[3] = byte(rcode & 15)
+	if b[2]>>3&15 == dns.OpcodeQuery {
+		b[3] |= req[3]&0x10 | 0x80 // CD, and RA
+	}
 	clear(b[4:headerLen])
 	if end > headerLen {
 		b[5] = 1
 	}
-	return b
+	q, ok := wire.OPT(req)
+	if !ok {
+		return b
+	}
+	w := s.look(c, &q)
+	return wire.AppendOption(wire.AppendOPT(b, 0, &q, rcode, &wire.Explanation{}), 0, w.option[:w.n])
+}
+
+// asksCookie returns the response code for a message without a question that
+// asks for nothing but a cookie (RFC 7873 section 5.4, RFC 9619 section 4).
+func (s *Server) asksCookie(c *Client, req []byte) (rcode int, ok bool) {
+	if count(req, 0) != 0 || count(req, 1) != 0 || count(req, 2) != 0 || count(req, 3) != 1 || req[2]>>3&15 != dns.OpcodeQuery {
+		return 0, false
+	}
+	q, _ := wire.OPT(req)
+	switch w := s.look(c, &q); w.state {
+	case cookie.ClientOnly, cookie.Good:
+		return dns.RcodeSuccess, true
+	case cookie.Bad:
+		return dns.RcodeBadCookie, true
+	}
+	return 0, false
 }

@@ -28,6 +28,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/starferry/starferry/resolver/cookie"
 	"github.com/starferry/starferry/resolver/wire"
 )
 
@@ -163,32 +164,37 @@ func (s *Server) quick(c *Client, req, out []byte, size int) (resp []byte, ok bo
 // answer returns the answer to one message that had none at once, nil for none.
 func (s *Server) answer(ctx context.Context, c *Client, req []byte) []byte {
 	end, v := inspect(req)
-	switch v {
-	case ignore:
+	if v == ignore {
 		s.dropped(c.Listener, Malformed)
 		return nil
-	case handle:
-	default:
-		return refusal(req, end, int(v))
 	}
 	q, plain := wire.Parse(req)
 	if !plain && !s.admits(c.Addr.Addr(), c.Transport != UDP) {
 		s.dropped(c.Listener, Limited)
 		return nil
 	}
+	if v != handle {
+		if rcode, ok := s.asksCookie(c, req); ok {
+			v = verdict(rcode)
+		}
+		return s.refusal(c, req, end, int(v))
+	}
+	if !plain {
+		q, _ = wire.OPT(req)
+	}
+	w := s.look(c, &q)
+	if w.state == cookie.Malformed { // RFC 7873 section 5.2.2
+		return s.refusal(c, req, end, dns.RcodeFormatError)
+	}
 	if l := s.Guard.Load; l != nil {
 		if !l.Enter() {
 			s.dropped(c.Listener, Busy)
-			return refusal(req, end, dns.RcodeServerFailure)
+			return s.refusal(c, req, end, dns.RcodeServerFailure)
 		}
 		defer l.Leave()
 	}
 	resp := s.guarded(ctx, c, req, end)
-	if plain && resp != nil {
-		w := s.look(c, &q)
-		resp = wire.AppendOption(resp, 0, w.option[:w.n])
-	}
-	return resp
+	return wire.AppendOption(resp, 0, w.option[:w.n])
 }
 
 // guarded calls the handler and makes SERVFAIL of a panic.
@@ -196,7 +202,7 @@ func (s *Server) guarded(ctx context.Context, c *Client, req []byte, end int) (r
 	defer func() {
 		if v := recover(); v != nil {
 			s.panicked(c, v)
-			resp = refusal(req, end, dns.RcodeServerFailure)
+			resp = s.refusal(c, req, end, dns.RcodeServerFailure)
 		}
 	}()
 	return s.Handle(ctx, c, req)
@@ -221,7 +227,10 @@ func truncated(resp []byte, size int) []byte {
 			return b
 		}
 	}
-	end, _ := question(resp)
+	end, ok := wire.QuestionEnd(resp)
+	if !ok {
+		end = headerLen
+	}
 	b := append([]byte(nil), resp[:end]...)
 	b[2] |= 2 // TC
 	clear(b[4:12])

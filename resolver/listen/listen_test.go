@@ -15,6 +15,8 @@ import (
 
 	"github.com/miekg/dns"
 	"go.uber.org/goleak"
+
+	"github.com/starferry/starferry/resolver/cookie"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -364,7 +366,14 @@ func FuzzAnswer(f *testing.F) {
 		f.Add(b)
 	}
 	f.Add(make([]byte, 12))
-	s := &Server{Handle: echo(let)}
+	alone := new(dns.Msg)
+	alone.SetEdns0(1232, false).IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_COOKIE{Code: 10, Cookie: "0123456789abcdef"}}
+	for _, change := range []func(){func() {}, func() { alone.SetQuestion("www.", dns.TypeA) }, func() { alone.Opcode = dns.OpcodeNotify }} {
+		change()
+		b, _ := alone.Pack()
+		f.Add(b)
+	}
+	s := &Server{Handle: echo(let), Guard: Guard{Cookies: cookie.New()}}
 	f.Fuzz(func(t *testing.T, req []byte) {
 		size := 0
 		if len(req) >= headerLen {

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"strings"
@@ -113,6 +114,87 @@ func TestRates(t *testing.T) {
 		resp, _ := s.quick(from(TCP), plainly(t), nil, 65535)
 		if len(resp) == 0 || resp[2]&2 != 0 {
 			t.Errorf("question %d over TCP got %x", i, resp)
+		}
+	}
+}
+
+// Whatever is wrong with a question, or odd: if it has an OPT record so has the
+// answer (RFC 6891 section 6.1.1), with a cookie for those who sent one. And a
+// cookie may be all that is asked for (RFC 7873 section 5.4).
+func TestOptionsOfOddQuestions(t *testing.T) {
+	const own = "0123456789abcdef"
+	s := withGuard(t)
+	s.Guard.Clients, s.Guard.Responses = nil, nil
+	s.Handle = func(_ context.Context, _ *Client, req []byte) []byte {
+		var m dns.Msg
+		if err := m.Unpack(req); err != nil {
+			t.Error(err)
+		}
+		r := new(dns.Msg).SetReply(&m)
+		r.SetEdns0(1232, false)
+		b, err := r.Pack()
+		if err != nil {
+			t.Error(err)
+		}
+		return b
+	}
+	first, _ := s.quick(from(UDP), plainly(t, &dns.EDNS0_COOKIE{Code: 10, Cookie: own}), nil, 1232)
+	good := cookieIn(t, first)
+	for _, tt := range []struct {
+		what, cookie string // "-": no OPT
+		change       func(m *dns.Msg)
+		rcode        int
+		full         bool // a whole cookie comes back
+	}{
+		{"an opcode", own, func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }, dns.RcodeNotImplemented, true},
+		{"an opcode without a cookie", "", func(m *dns.Msg) { m.Opcode = dns.OpcodeUpdate }, dns.RcodeNotImplemented, false},
+		{"an opcode without OPT", "-", func(m *dns.Msg) { m.Opcode = dns.OpcodeUpdate }, dns.RcodeNotImplemented, false},
+		{"an answer in it", own, func(m *dns.Msg) {
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: ".", Rrtype: 1, Class: 1}, A: []byte{1, 2, 3, 4}}}
+		}, dns.RcodeFormatError, true},
+		{"no question, a client's cookie", own, func(m *dns.Msg) { m.Question = nil }, dns.RcodeSuccess, true},
+		{"no question, a good cookie", good, func(m *dns.Msg) { m.Question = nil }, dns.RcodeSuccess, true},
+		{"no question, a bad cookie", own + own + own, func(m *dns.Msg) { m.Question = nil }, dns.RcodeBadCookie, true},
+		{"no question, half a cookie", "01", func(m *dns.Msg) { m.Question = nil }, dns.RcodeFormatError, false},
+		{"no question, no cookie", "", func(m *dns.Msg) { m.Question = nil }, dns.RcodeFormatError, false},
+		{"another class", own, func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS }, dns.RcodeSuccess, true},
+		{"another class, half a cookie", "01", func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS }, dns.RcodeFormatError, false},
+	} {
+		m := new(dns.Msg).SetQuestion("www.example.", dns.TypeA)
+		if tt.cookie != "-" {
+			m.SetEdns0(1232, false)
+		}
+		if len(tt.cookie) > 1 {
+			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_COOKIE{Code: 10, Cookie: tt.cookie}}
+		}
+		tt.change(m)
+		req, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r dns.Msg
+		resp := s.answer(t.Context(), from(UDP), req)
+		if err := r.Unpack(resp); err != nil || r.Rcode != tt.rcode || (r.IsEdns0() != nil) != (tt.cookie != "-") {
+			t.Errorf("%s: got %v, %v; want %s", tt.what, &r, err, dns.RcodeToString[tt.rcode])
+		}
+		if got := cookieIn(t, resp); (len(got) == 48 && got[:16] == own) != tt.full {
+			t.Errorf("%s: cookie %q", tt.what, got)
+		}
+	}
+}
+
+// Who is over its rate is not even refused.
+func TestRefusalsAreLimited(t *testing.T) {
+	s := withGuard(t)
+	m := new(dns.Msg).SetQuestion("www.example.", dns.TypeA)
+	m.Opcode = dns.OpcodeUpdate
+	req, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		if resp := s.answer(t.Context(), from(UDP), req); (resp != nil) != (i < 3) {
+			t.Errorf("update %d of a client that may ask 3 questions gets %x", i, resp)
 		}
 	}
 }

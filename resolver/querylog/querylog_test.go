@@ -156,40 +156,6 @@ func TestReader(t *testing.T) {
 	}
 }
 
-func TestModes(t *testing.T) {
-	for _, s := range []string{"all", "blocks", "none", "sample(1)", "sample(4294967295)"} {
-		if m, err := ParseMode(s); err != nil || m.String() != s {
-			t.Errorf("%s: %v, %v", s, m, err)
-		}
-	}
-	for _, s := range []string{"", "some", "sample", "sample()", "sample(0)", "sample(-1)", "sample(4294967296)", "sample(1", "1)", ")"} {
-		if m, err := ParseMode(s); err == nil {
-			t.Errorf("%q is %v", s, m)
-		}
-	}
-	wants := func(m Mode, blocked bool) (n int) {
-		for range 10000 {
-			if m.Wants(blocked) {
-				n++
-			}
-		}
-		return n
-	}
-	if a, b, n, one := wants(Mode{}, false), wants(Mode{Kind: Blocks}, true), wants(Mode{Kind: Nothing}, true), wants(Mode{Sample, 1}, false); a != 10000 || b != 10000 || n != 0 || one != 10000 {
-		t.Error(a, b, n, one)
-	}
-	if n := wants(Mode{Kind: Blocks}, false); n != 0 {
-		t.Errorf("blocks wants %d that were not", n)
-	}
-	if n := wants(Mode{Sample, 10}, false); n < 700 || n > 1300 {
-		t.Errorf("one in ten is %d of 10000", n)
-	}
-	m := Mode{Sample, 10}
-	if n := testing.AllocsPerRun(100, func() { m.Wants(true) }); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
-}
-
 // A gate is a sink that writes nothing before it is let.
 type gate struct {
 	open chan struct{}

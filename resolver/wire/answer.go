@@ -308,16 +308,16 @@ func (a *Answer) Records(yield func(Record) bool) {
 	}
 }
 
-// Records walks over the records of a message until one cannot be read, or the
+// Records walks over the records of a message with one question or none until one cannot be read, or the
 // loop ends.
 func Records(msg []byte) func(yield func(Record) bool) {
 	return func(yield func(Record) bool) {
-		end, ok := nameEnd(msg)
-		if !ok || end+4 > len(msg) || binary.BigEndian.Uint16(msg[4:]) != 1 {
+		at, ok := body(msg)
+		if !ok {
 			return
 		}
 		var r records
-		r.begin(msg, end+4)
+		r.begin(msg, at)
 		for {
 			rr, ok := r.next()
 			if !ok || !yield(rr) {

@@ -48,6 +48,40 @@ func Parse(req []byte) (q Question, ok bool) {
 	return q, q.readOPT(req[q.End:])
 }
 
+// QuestionEnd returns where the first question of a message ends, if it has one
+// that can be read. Its name is not compressed: there is nothing to point to.
+func QuestionEnd(msg []byte) (end int, ok bool) {
+	if len(msg) < HeaderLen || msg[4]|msg[5] == 0 {
+		return 0, false
+	}
+	end, ok = nameEnd(msg)
+	return end + 4, ok && end+4 <= len(msg)
+}
+
+// body returns where the records of a message begin that has one question at
+// most.
+func body(msg []byte) (int, bool) {
+	if len(msg) < HeaderLen || msg[4] != 0 || msg[5] > 1 {
+		return 0, false
+	}
+	if msg[5] == 0 {
+		return HeaderLen, true
+	}
+	return QuestionEnd(msg)
+}
+
+// OPT reads the OPT record of a request that [Parse] does not take: of another
+// class, or with more records. It reports false if there is none that can be read.
+func OPT(req []byte) (q Question, ok bool) {
+	for rr := range Records(req) {
+		if rr.Type == typeOPT {
+			ok = rr.Section == 2 && q.readOPT(req[rr.Name:rr.End])
+			break
+		}
+	}
+	return q, ok
+}
+
 // nameEnd returns where the first name of a message ends.
 func nameEnd(req []byte) (int, bool) {
 	for off := HeaderLen; off < len(req) && off-HeaderLen < 255; {

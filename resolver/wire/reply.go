@@ -98,8 +98,11 @@ func AppendOPT(out []byte, start int, q *Question, rcode int, e *Explanation) []
 // AppendOption appends options, each with its code and length, to the OPT record
 // that ends the reply which begins at start. A reply without one stays as it is.
 func AppendOption(out []byte, start int, options []byte) []byte {
+	if len(options) == 0 {
+		return out
+	}
 	at := optAt(out[start:])
-	if at == 0 || len(options) == 0 {
+	if at == 0 {
 		return out
 	}
 	length := out[start+at+9 : start+at+11]
@@ -114,17 +117,17 @@ func AppendOption(out []byte, start int, options []byte) []byte {
 // optAt returns where the OPT record that ends a message begins, 0 if there is
 // none.
 func optAt(msg []byte) int {
-	end, ok := nameEnd(msg)
-	if !ok || end+4 > len(msg) || msg[5] != 1 {
+	at, ok := body(msg)
+	if !ok {
 		return 0
 	}
 	var r records
-	r.begin(msg, end+4)
+	r.begin(msg, at)
 	last := Record{}
 	for rr, ok := r.next(); ok; rr, ok = r.next() {
 		last = rr
 	}
-	if r.bad || last.Type != typeOPT || last.End != len(msg) {
+	if r.bad || last.Type != typeOPT || last.Section != 2 || last.End != len(msg) {
 		return 0
 	}
 	return last.Name

@@ -82,6 +82,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(ask(f, `a\.b\200.Example.`, dns.TypeHTTPS, edns))
 	f.Add(ask(f, ".", dns.TypeNS, cookie))
 	f.Fuzz(func(t *testing.T, req []byte) {
+		readsOPT(t, req)
 		q, ok := Parse(req)
 		if !ok {
 			return
@@ -113,6 +114,23 @@ func FuzzParse(f *testing.F) {
 			checkReply(t, &m, AppendOPT(out, 0, &q, 0, &Explanation{true, 15, "why"}), nil)
 		}
 	})
+}
+
+// readsOPT holds the OPT record of a message to what the library reads.
+func readsOPT(t *testing.T, req []byte) {
+	t.Helper()
+	q, ok := OPT(req)
+	var m dns.Msg
+	if m.Unpack(req) != nil || !ok && len(m.Extra) > 1 {
+		return // the library minds what some options say; of several records the first counts
+	}
+	opt := m.IsEdns0()
+	switch {
+	case ok && opt == nil, ok && len(m.Extra) == 1 && (q.DO != opt.Do() || q.Size != max(MinSize, int(opt.UDPSize()))):
+		t.Errorf("read %+v of %v", q, opt)
+	case !ok && opt != nil && opt.Hdr.Name == "." && opt.Version() == 0 && opt.ExtendedRcode() == 0 && len(m.Question) < 2 && len(m.Answer)+len(m.Ns) == 0:
+		t.Errorf("%v is not read", opt)
+	}
 }
 
 // checkReply holds a reply to its question, and its records to those wanted.
