@@ -183,13 +183,11 @@ func (d *depths) of(labels int) labelSet {
 	return s
 }
 
-// below returns those members that are less than labels.
+// below returns those members that are less than labels, which are none or more than 64.
 func (s *labelSet) below(labels int) labelSet {
 	switch n := labels - 1; {
 	case n <= 0:
 		return labelSet{}
-	case n < 64:
-		return labelSet{s[0] & (1<<n - 1)}
 	case n < 128:
 		return labelSet{s[0], s[1] & (1<<(n-64) - 1)}
 	}
