@@ -121,6 +121,17 @@ func (e *entries) insert(first, end int, entry uint64) int {
 	return end + 1
 }
 
+// appendTo appends the entries from first to end to a row.
+func (e *entries) appendTo(row []uint64, first, end int) []uint64 {
+	for first < end {
+		block := e.blocks[first>>blockShift][first&(perBlock-1):]
+		block = block[:min(len(block), end-first)]
+		row = append(row, block...)
+		first += len(block)
+	}
+	return row
+}
+
 // cut leaves the first n entries, and no room after them.
 func (e *entries) cut(n int) {
 	e.len = n
@@ -158,6 +169,10 @@ func (d *depths) add(kind Kind, labels int) {
 
 // of returns of how many labels the suffixes are that can cover a name.
 func (d *depths) of(labels int) labelSet {
+	if labels > 0 && labels <= 64 { // as all but all names
+		own := uint64(1) << (labels - 1)
+		return labelSet{d.under[0]&(own-1) | d.exact[0]&own | d.one[0]&(own>>1)}
+	}
 	s := d.under.below(labels)
 	if labels > 0 && labels <= maxLabels && d.exact.has(labels) {
 		s.add(labels)
@@ -168,23 +183,13 @@ func (d *depths) of(labels int) labelSet {
 	return s
 }
 
-// below returns those members that are less than labels.
+// below returns those members that are less than labels, which are none or more than 64.
 func (s *labelSet) below(labels int) labelSet {
 	switch n := labels - 1; {
 	case n <= 0:
 		return labelSet{}
-	case n < 64:
-		return labelSet{s[0] & (1<<n - 1)}
 	case n < 128:
 		return labelSet{s[0], s[1] & (1<<(n-64) - 1)}
 	}
 	return *s
-}
-
-// deepest returns the most labels that an entry has.
-func (d *depths) deepest() int {
-	if hi := d.exact[1] | d.one[1] | d.under[1]; hi != 0 {
-		return 64 + bits.Len64(hi)
-	}
-	return bits.Len64(d.exact[0] | d.one[0] | d.under[0])
 }

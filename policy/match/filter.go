@@ -24,17 +24,19 @@ func NewFilter(sets ...*Names) *Filter {
 	}
 	f := &Filter{words: make([]uint64, names*bitsPerName/64+1)}
 	for _, s := range leaves {
-		for _, block := range s.entries.blocks {
-			f.add(block)
-		}
+		f.add(s.entries.slots)
+		f.add(s.entries.rest)
 	}
 	return f
 }
 
-func (f *Filter) add(block []uint64) {
-	for _, e := range block {
-		word, mask := f.place(e >> kindBits)
-		f.words[word] |= mask
+// add adds those of the slots that are taken.
+func (f *Filter) add(slots []uint64) {
+	for _, e := range slots {
+		if e != 0 {
+			word, mask := f.place(e >> kindBits)
+			f.words[word] |= mask
+		}
 	}
 }
 
@@ -51,9 +53,10 @@ func (f *Filter) Sift(h *Hashes) {
 	if f == nil || len(f.words) == 0 {
 		return
 	}
+	gone := uint64(0)
 	for i, hash := range h.hash[:min(h.labels, keptLabels)] {
-		if word, mask := f.place(hash); f.words[word]&mask != mask {
-			h.gone.add(i + 1)
-		}
+		word, mask := f.place(hash)
+		gone |= (isZero(^f.words[word]&mask) ^ 1) << (i & 63)
 	}
+	h.gone[0] |= gone
 }

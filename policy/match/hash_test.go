@@ -262,3 +262,50 @@ func TestDeepNames(t *testing.T) {
 		}
 	}
 }
+
+// However long a name is and wherever its labels end, the hash of a suffix is
+// that of the suffix as a name of its own.
+func TestHashesAreOfSuffixes(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	var few depths
+	few.add(Tree, 2)
+	few.add(One, 4)
+	for length := 1; length <= maxName; length++ {
+		for range 20 {
+			name := []byte(strings.Repeat("a", length))
+			for i := range name {
+				name[i] = "abcxyz019-_"[r.IntN(11)]
+				if i%maxLabel == maxLabel-1 || i > 0 && i < length-1 && name[i-1] != '.' && r.IntN(1+length%29) == 0 {
+					name[i] = '.'
+				}
+			}
+			if checkName(string(name)) != nil {
+				continue
+			}
+			for _, in := range []*depths{nil, &few} {
+				sameAsNames(t, string(name), in)
+			}
+		}
+	}
+}
+
+// sameAsNames looks whether the hashes are those of the suffixes that can be in
+// a set of such depths.
+func sameAsNames(t *testing.T, name string, in *depths) {
+	t.Helper()
+	var h Hashes
+	h.reset(name, lastBytes(name), in)
+	labels := strings.Split(name, ".")
+	if h.labels != len(labels) {
+		t.Fatalf("%q has %d labels, want %d", name, h.labels, len(labels))
+	}
+	wanted := labelSet{1<<keptLabels - 1}
+	if in != nil {
+		wanted = in.of(len(labels))
+	}
+	for n := 1; n <= min(len(labels), keptLabels); n++ {
+		if suffix := strings.Join(labels[len(labels)-n:], "."); wanted.has(n) && (h.suffix(n) != suffix || h.of(n) != mustKey(t, suffix).hash) {
+			t.Fatalf("the last %d labels of %q are %q, or have another hash as a name of their own", n, name, h.suffix(n))
+		}
+	}
+}

@@ -47,14 +47,10 @@ func (m Match) String() string {
 // Names is an immutable set of names and wildcards, safe for concurrent use.
 // The zero value and nil are the empty set.
 //
-// An entry is kept as eight bytes, the hash of its name and its kind. They lie
-// in the order of their hashes, and an index tells where those begin whose
-// hashes have the same high bits: about eight, which is a line of the
-// processor's cache. That is 8½ bytes for an entry, and as it is the entries
-// themselves that are put in order, in place, no more than 9 while the set is built.
+// An entry is eight bytes, the hash of its name and its kind. See [table] for
+// where it lies.
 type Names struct {
-	entries  entries
-	starts   []uint32 // of each bucket, and the end of the last one
+	entries  table
 	depths   depths
 	patterns []pattern
 	of       *compound // what else it is made of; then it has no entries itself
@@ -83,11 +79,12 @@ func (n *Names) Lookup(name string) (Match, bool) {
 	if n == nil {
 		return Match{}, false
 	}
+	last := lastBytes(name)
 	var h Hashes
 	if n.of == nil {
-		h.reset(name, n.depths.deepest())
+		h.reset(name, last, &n.depths)
 	} else {
-		h.Reset(name)
+		h.reset(name, last, nil)
 	}
 	return n.LookupHashes(&h)
 }
@@ -101,12 +98,18 @@ func (n *Names) LookupHashes(h *Hashes) (Match, bool) {
 		return n.of.lookup(h)
 	}
 	wanted := n.depths.of(h.labels)
+	wanted[0] &^= h.gone[0]
 	for w := len(wanted) - 1; w >= 0; w-- {
-		for left := wanted[w] &^ h.gone[w]; left != 0; {
+		const kept = 1<<keptLabels - 1
+		left := wanted[w]
+		if w == 0 {
+			left = left&^kept | n.entries.sift(h, left&kept)
+		}
+		for left != 0 {
 			bit := bits.Len64(left) - 1
 			left &^= 1 << bit
 			labels := w*64 + bit + 1
-			if kind := n.find(h.of(labels)); kind&covering(h.labels-labels) != 0 {
+			if kind := n.entries.find(h.of(labels)); kind&covering[min(h.labels-labels, 2)] != 0 {
 				return Match{Name: h.suffix(labels), Kind: kind}, true
 			}
 		}
@@ -119,42 +122,10 @@ func (n *Names) LookupHashes(h *Hashes) (Match, bool) {
 	return Match{}, false
 }
 
-// covering returns the kinds that cover names of so many labels more.
-func covering(more int) Kind {
-	switch more {
-	case 0:
-		return Exact
-	case 1:
-		return One | Under
-	default:
-		return Under
-	}
-}
-
-// find returns the kind of the entry with this hash, 0 if there is none.
-func (n *Names) find(hash uint64) Kind {
-	b := bucket(hash, len(n.starts)-1)
-	lo, hi := int(n.starts[b]), int(n.starts[b+1])
-	for hi-lo > 16 { // few are, unless someone knows the point
-		if mid := (lo + hi) / 2; *n.entries.at(mid)>>kindBits > hash {
-			hi = mid
-		} else {
-			lo = mid
-		}
-	}
-	for ; lo < hi; lo++ {
-		if e := *n.entries.at(lo); e>>kindBits == hash {
-			return Kind(e & (1<<kindBits - 1))
-		}
-	}
-	return 0
-}
-
-// bucket spreads hashes over n buckets, in their order.
-func bucket(hash uint64, n int) int {
-	hi, _ := bits.Mul64(hash<<kindBits, uint64(n))
-	return int(hi)
-}
+// covering holds the kinds that cover names of so many labels more than the
+// entry has, the last ones for all that are more. It is no function with
+// branches: of names that come in any order the processor guesses them wrongly.
+var covering = [...]Kind{Exact, One | Under, Under}
 
 // A NamesBuilder collects the entries of a set. The zero value is ready.
 type NamesBuilder struct {
@@ -231,19 +202,12 @@ func (b *NamesBuilder) Drop(kind Kind, k Key) {
 	b.dropped[k.hash<<kindBits|uint64(kind)] = true
 }
 
-// perBucket is how many entries a bucket holds on average.
-const perBucket = 8
-
 // Build returns the set of all that was added; the builder is empty after it.
 func (b *NamesBuilder) Build() *Names {
 	if len(b.dropped) > 0 && b.entries.len > 0 {
 		b.drop()
 	}
-	n := &Names{entries: b.entries, depths: b.depths, patterns: b.patterns}
+	n := &Names{entries: newTable(&b.entries), depths: b.depths, patterns: b.patterns}
 	*b = NamesBuilder{}
-	if n.entries.len > 0 {
-		n.starts = n.entries.group(n.entries.len/perBucket + 1)
-		n.entries.unite(n.starts)
-	}
 	return n
 }

@@ -168,8 +168,8 @@ func TestLookupAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() { h.Reset("www.host5.zone5.example"); set.LookupHashes(&h) }); n != 0 {
 		t.Errorf("LookupHashes allocates %v times", n)
 	}
-	if b := (len(set.entries.blocks[0])*8 + len(set.starts)*4) / 1000; b > 9 {
-		t.Errorf("%d bytes an entry, want 9", b)
+	if b := (cap(set.entries.slots) + cap(set.entries.buckets)) * 8 / 1000; b > 19 {
+		t.Errorf("%d bytes an entry, want 19", b)
 	}
 }
 
@@ -190,11 +190,14 @@ func TestSizes(t *testing.T) {
 		if set.Len() != len(entries) || b.Build().Len() != 0 {
 			t.Fatalf("%d entries of %d", set.Len(), len(entries))
 		}
-		if got := cap(set.entries.blocks[len(set.entries.blocks)-1]); got != (n-1)%perBlock+1 {
-			t.Errorf("room for %d more than the last block of %d names needs", got, n)
+		if got := cap(set.entries.slots); n <= few && got != n {
+			t.Errorf("%d slots for %d names", got, n)
+		}
+		if len(set.entries.rest) > 0 {
+			t.Errorf("%d of %d names have no slot", len(set.entries.rest), n)
 		}
 		for e, kind := range entries {
-			if got := set.find(mustKey(t, e).hash); got != kind {
+			if got := set.entries.find(mustKey(t, e).hash); got != kind {
 				t.Fatalf("%s is %d of %d names, want %d", e, got, n, kind)
 			}
 			if m, ok := set.Lookup("no" + e); ok {
@@ -223,8 +226,8 @@ func TestBadEntries(t *testing.T) {
 	}
 }
 
-// The order of entries is by hash. Should many have nearly the same one, they
-// are found all the same.
+// Buckets are by the high bits of hashes. Should many entries have nearly the
+// same hash, they are found all the same.
 func TestCrowdedBucket(t *testing.T) {
 	var b NamesBuilder
 	for i := range 1000 {
@@ -234,7 +237,7 @@ func TestCrowdedBucket(t *testing.T) {
 	}
 	set := b.Build()
 	for i := range 1000 {
-		if got, not := set.find(uint64(1+i*2)), set.find(uint64(i*2)); got != Kind(1+i%7) || not != 0 {
+		if got, not := set.entries.find(uint64(1+i*2)), set.entries.find(uint64(i*2)); got != Kind(1+i%7) || not != 0 {
 			t.Fatalf("entry %d is %d, the one before it %d", i, got, not)
 		}
 	}
