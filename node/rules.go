@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,6 +15,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/starferry/starferry/control"
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/policy/list"
@@ -37,6 +37,7 @@ type rules struct {
 	after func()              // what to do once a new policy is in force
 	log   *slog.Logger
 	lists *Lists // nil: none are fetched
+	tells recounts
 
 	current atomic.Pointer[policy.Policy]
 	reloads *prometheus.CounterVec
@@ -51,7 +52,7 @@ type rules struct {
 }
 
 func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after func(), log *slog.Logger, near *Surroundings) (*rules, error) {
-	r := &rules{load: load, apply: apply, after: after, log: log, lists: near.Lists}
+	r := &rules{load: load, apply: apply, after: after, log: log, lists: near.Lists, tells: newRecounts(log)}
 	r.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starferry_reloads_total", Help: "Reloads of policy and devices, by result: ok or refused.",
 	}, []string{"result"})
@@ -59,7 +60,7 @@ func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after fun
 		return nil, err
 	}
 	r.lists.tellOf(r)
-	if err := r.swap(nil); err != nil {
+	if _, err := r.swap(nil); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -68,8 +69,8 @@ func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after fun
 func (r *rules) now() *policy.Policy { return r.current.Load() }
 
 // swap reads everything anew, with newer lists if newer opens them, and puts it
-// in force, or changes nothing.
-func (r *rules) swap(newer list.Opener) (err error) {
+// in force, or changes nothing. It returns the policy before and that in force.
+func (r *rules) swap(newer list.Opener) (both [2]*policy.Policy, err error) {
 	r.turn.Lock()
 	defer r.turn.Unlock()
 	r.lists.begin(newer)
@@ -77,51 +78,67 @@ func (r *rules) swap(newer list.Opener) (err error) {
 	began := time.Now()
 	l, err := r.load()
 	if err != nil {
-		return err
+		return both, err
 	}
 	if err := policy.TestsErr(l.Policy.RunTests(l.Devices, time.Now())); err != nil {
-		return err
+		return both, err
 	}
 	if err := r.apply(l); err != nil {
-		return err
+		return both, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.current.Store(l.Policy)
+	both = [2]*policy.Policy{r.current.Swap(l.Policy), l.Policy}
 	r.files, r.loadedAt, r.failed = l.Files, time.Now(), ""
 	r.states = statesOf(l.Files, began)
-	return nil
+	return both, nil
 }
 
 // reload swaps, tells, and has everything judged again.
 func (r *rules) reload(why string) error {
-	err := r.exchange(why, nil)
+	_, err := r.reloadFor(why)
+	return err
+}
+
+// reloadAndTell reloads, and waits for what is told of it.
+func (r *rules) reloadAndTell(ctx context.Context) (*control.Reloaded, error) {
+	c, err := r.reloadFor("asked by the control socket")
+	if err != nil {
+		return nil, err
+	}
+	return &control.Reloaded{Version: c.version, Same: c.same, Changes: c.wait(ctx)}, nil
+}
+
+func (r *rules) reloadFor(why string) (*recount, error) {
+	c, err := r.exchange(why, nil)
 	if err != nil {
 		r.mu.Lock()
 		r.failed = err.Error()
 		r.mu.Unlock()
 		r.log.Error("reload refused; the running policy stays", "because", why, "version", r.now().Version(), "err", err)
-		return fmt.Errorf("reload refused, the running policy stays:\n%w", err)
+		return nil, fmt.Errorf("reload refused, the running policy stays:\n%w", err)
 	}
-	return nil
+	return c, nil
 }
 
 // renew does what reload does with a newer list. Who fetches it tells of errors,
 // and they do not make a policy one that was refused.
-func (r *rules) renew(newer list.Opener) error { return r.exchange("a list was renewed", newer) }
+func (r *rules) renew(newer list.Opener) error {
+	_, err := r.exchange("a list was renewed", newer)
+	return err
+}
 
-func (r *rules) exchange(why string, newer list.Opener) error {
-	if err := r.swap(newer); err != nil {
+// exchange puts a new policy in force, and has told behind it what that changes.
+func (r *rules) exchange(why string, newer list.Opener) (*recount, error) {
+	r.tells.hurry()
+	both, err := r.swap(newer)
+	if err != nil {
 		r.reloads.WithLabelValues("refused").Inc()
-		return err
+		return nil, err
 	}
 	r.reloads.WithLabelValues("ok").Inc()
-	r.log.Info("reloaded", "because", why, "version", r.now().Version())
 	r.after()
-	// The old lists are garbage from here on. Were they only collected when the
-	// heap has doubled, those of the next reload would come on top.
-	runtime.GC()
-	return nil
+	return r.tells.put(why, both), nil
 }
 
 func (r *rules) status() (version string, loadedAt time.Time, failed string) {
@@ -154,6 +171,9 @@ func (r *rules) Run(ctx context.Context) error {
 		}
 		defer w.Close()
 	}
+	var told sync.WaitGroup
+	told.Go(func() { r.tells.run(ctx) })
+	defer told.Wait()
 	due := time.NewTimer(time.Hour)
 	due.Stop()
 	for {
