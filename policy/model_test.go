@@ -83,7 +83,7 @@ var (
 		"listener":  {"link", "192.0.2.1:53"},
 		"transport": {"udp", "[dot, doh]"},
 		"schedule":  {"office", "night", "[office, night]", "{zone: America/New_York, days: [sat-mon, wed], hours: [\"00:30-02:30\", \"23:00-01:15\"]}"},
-		"flow":      {"{protocol: tcp}", "{port: [80, 8000-8100]}", "{protocol: icmp}", "{protocol: [udp, tcp], port: 443}", "{route: there}"},
+		"flow":      {"{protocol: tcp}", "{port: [80, 8000-8100]}", "{protocol: icmp}", "{protocol: [udp, tcp], port: 443}", "{route: there}", "{route: elsewhere}"},
 	}
 	modelWindows = []string{"not_before: 2026-05-04", "not_after: 2026-05-04", "not_before: 2026-03-29T01:30:00Z", "not_after: 2026-10-25T02:00:00+01:00", "not_before: 2026-05-05, not_after: 2026-05-06"}
 	// Around these moments clocks are set, or windows begin and end.
@@ -169,7 +169,6 @@ func queryAt(r *rand.Rand, now time.Time) *policy.Query {
 	}
 	if r.IntN(3) == 0 {
 		q.Flow = &policy.Service{Proto: pick(r, []uint8{1, 6, 17, 58}), Port: pick(r, []uint16{0, 80, 443})}
-		q.Route = pick(r, []string{"", "there", "elsewhere"})
 	} else {
 		q.Asker.Listener, q.Asker.Transport = pick(r, []string{"", "link", "192.0.2.1:53"}), pick(r, []string{"", "udp", "tcp", "doh"})
 	}
@@ -478,7 +477,7 @@ func evalFlow(q *policy.Query, val string) truth {
 	switch {
 	case f == nil:
 		return isFalse
-	case val == "{route: there}" && q.Route == "":
+	case strings.HasPrefix(val, "{route:"):
 		return isUnknown
 	}
 	return yes(map[string]bool{
@@ -486,7 +485,7 @@ func evalFlow(q *policy.Query, val string) truth {
 		"{port: [80, 8000-8100]}":           f.Port == 80 || f.Port >= 8000 && f.Port <= 8100,
 		"{protocol: icmp}":                  f.Proto == 1 || f.Proto == 58,
 		"{protocol: [udp, tcp], port: 443}": (f.Proto == 6 || f.Proto == 17) && f.Port == 443,
-		"{route: there}":                    q.Route == "there",
+		"go there, is there":                true,
 	}[val])
 }
 
@@ -618,8 +617,41 @@ func (p modelPolicy) decide(q *policy.Query) string {
 	return is + ", would " + by(would)
 }
 
-// decideAll decides as if there were no shadows.
+// decideAll decides as if there were no shadows. Of a flow the route is found out
+// first, with conditions on it unknown; all routes of the model are one.
 func (p modelPolicy) decideAll(q *policy.Query) string {
+	is := p.decideOnce(q)
+	if q.Flow == nil || !strings.HasPrefix(is, "steer there") {
+		return is
+	}
+	known := p
+	known.rules = slices.Clone(p.rules)
+	for i := range known.rules {
+		if c := known.rules[i].cond; c != nil {
+			known.rules[i].cond = c.routed()
+		}
+	}
+	return known.decideOnce(q)
+}
+
+// routed is the condition with those on the route replaced by what is true, or
+// false, of a flow that goes there.
+func (c *modelCond) routed() *modelCond {
+	out := *c
+	switch {
+	case c.op == "flow" && c.val == "{route: there}":
+		out.val = "go there, is there"
+	case c.op == "flow" && c.val == "{route: elsewhere}":
+		out.val = "go there, is elsewhere"
+	}
+	out.kids = nil
+	for i := range c.kids {
+		out.kids = append(out.kids, *c.kids[i].routed())
+	}
+	return &out
+}
+
+func (p modelPolicy) decideOnce(q *policy.Query) string {
 	// The list ends at the first true policy that looks at neither name nor answer.
 	var above []modelRule
 	var end *modelRule
