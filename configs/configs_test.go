@@ -218,7 +218,7 @@ func TestNamesUsed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		used := namesUsed(openDoc(file, src).root)
+		used := namesUsed(newFleet(examples).partsOf(openDoc(file, src)))
 		var routes, groups []policy.Ref
 		for _, n := range used.routes {
 			routes = append(routes, policy.Ref{Name: n.Text(), Pos: n.Pos()})
