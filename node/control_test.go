@@ -267,6 +267,7 @@ func (w *tower) tells(t *testing.T) {
 	server := s.DNS.Upstreams[0].Server
 	hold(t, gathered(t, w.near.Metrics), map[string]float64{
 		"cache_entries lower": 1, "cache_hits_total default lower": 1, "cache_misses_total default lower": 1, "cache_hits_total  packed": 0,
+		"cache_displaced_total lower": 0, "cache_displaced_total packed": 0,
 		"cache_scopes_beyond_total": 0, "upstream_up default " + server: 1, "upstream_asked_total default " + server: 1,
 		"upstream_answered_total default " + server: 1, "upstream_failures_total default " + server: 0, "upstream_questions_total default": 1,
 		"guard_limited_total client": 0, "guard_responses_total dropped": 0, "guard_shed_total memory": 0, "guard_in_work": 0,
