@@ -164,7 +164,7 @@ func (r *reader) queryLog(m *yamlpos.Map) *QueryLog {
 		return nil
 	}
 	q := &QueryLog{
-		File:     r.path(m, "file", ""),
+		File:     r.logPath(m),
 		MaxSize:  yamlpos.Read(m, "max_size", 100<<20, parseSize),
 		MaxAge:   yamlpos.Read(m, "max_age", 7*day, longer),
 		Keep:     yamlpos.Read(m, "keep", 10, yamlpos.Int(1, 10000)),
@@ -177,8 +177,12 @@ func (r *reader) queryLog(m *yamlpos.Map) *QueryLog {
 		m.Errorf("", "query_log wants file or dnstap")
 	}
 	for _, key := range []string{"max_size", "max_age", "keep", "compress"} {
-		if !m.Has("file") && m.Has(key) {
+		switch {
+		case !m.Has(key):
+		case !m.Has("file"):
 			m.KeyErrorf(key, "", "%s is of no use without file", key)
+		case q.File == stdout:
+			m.KeyErrorf(key, "leave it out: who takes the output keeps it", "%s is of no use with the standard output", key)
 		}
 	}
 	switch {
@@ -189,6 +193,16 @@ func (r *reader) queryLog(m *yamlpos.Map) *QueryLog {
 	}
 	m.Done()
 	return q
+}
+
+// stdout is the file that stands for the standard output.
+const stdout = "-"
+
+func (r *reader) logPath(m *yamlpos.Map) string {
+	if n := m.Node("file"); n != nil && n.Text() == stdout {
+		return stdout
+	}
+	return r.path(m, "file", "")
 }
 
 func (r *reader) dnstap(m *yamlpos.Map) (d Dnstap) {

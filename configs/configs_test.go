@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"bytes"
 	"io"
 	"net/netip"
 	"os"
@@ -218,7 +219,7 @@ func TestNamesUsed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		used := namesUsed(openDoc(file, src).root)
+		used := namesUsed(newFleet(examples).partsOf(openDoc(file, src)))
 		var routes, groups []policy.Ref
 		for _, n := range used.routes {
 			routes = append(routes, policy.Ref{Name: n.Text(), Pos: n.Pos()})
@@ -306,5 +307,34 @@ func FuzzRead(f *testing.F) {
 				}
 			}
 		}
+	})
+}
+
+// Whatever a policy file holds, and includes, comparing it with the other files
+// ends without a panic: also where package policy has found mistakes in it.
+func FuzzCompare(f *testing.F) {
+	for _, name := range []string{"46-names-in-included-files/policy.yaml", "46-names-in-included-files/teams/lab.yaml", "47-what-only-gateways-do/egress-policy.yaml"} {
+		src, err := os.ReadFile(filepath.Join("testdata/broken", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(src, []byte("policies: [{include: policy.yaml}, {if: {flow: x, any: 1}, then: {steer: [a]}, ecs: {}}]\ndefaults: [{group: {}}]\n"))
+	}
+	f.Fuzz(func(t *testing.T, src, more []byte) {
+		fleet := newFleet(func(path string) (io.ReadCloser, error) {
+			switch path {
+			case "policy.yaml":
+				return io.NopCloser(bytes.NewReader(src)), nil
+			case "more.yaml", "sales.yaml", "teams/lab.yaml":
+				return io.NopCloser(bytes.NewReader(more)), nil
+			}
+			return examples(path)
+		})
+		fleet.lenient = true
+		for _, name := range []string{"policy.yaml", "gateway.yaml", "egress.yaml"} {
+			fleet.add(name)
+		}
+		fleet.settle()
+		fleet.mistakes() //nolint:errcheck // that there are some is the rule
 	})
 }

@@ -2,6 +2,7 @@ package configs
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/starferry/starferry/internal/yamlpos"
@@ -24,6 +25,14 @@ type DNS struct {
 	Rebinding    Rebinding
 	BlockPage    BlockPage
 	Chaos        Chaos
+}
+
+// listeners returns how policies call the listeners, but for link.
+func (d *DNS) listeners() (names []string) {
+	for _, at := range slices.Concat(d.Listen, d.TLS, d.HTTPS.Listen, d.HTTPS.BehindProxy) {
+		names = append(names, at.String())
+	}
+	return names
 }
 
 // HTTPS is where DNS over HTTPS is served (RFC 8484).

@@ -45,6 +45,7 @@ type doc struct {
 	devices   []*device.Device
 
 	notes
+	parts parts // of a policy
 }
 
 // notes are what a file says that is compared with other files.
@@ -54,6 +55,7 @@ type notes struct {
 	refs     []ref
 	warnings []Warning
 	doubtful bool // a gateway whose slice could not be read in full
+	part     bool // of another policy, which includes it
 }
 
 // A ref is a place where a node file names another file.
@@ -209,7 +211,7 @@ func (d *doc) mistakes() error {
 		seen[err.Error()] = true
 		return again
 	})
-	slices.SortStableFunc(all, byPlace)
+	slices.SortStableFunc(all, d.byPlace)
 	return yamlpos.Join(all...)
 }
 
@@ -227,11 +229,14 @@ func flatten(errs []error) (all []error) {
 	return all
 }
 
-// byPlace puts mistakes in the order of the file, those without a place last.
-func byPlace(a, b error) int {
+// byPlace puts mistakes in the order of the file, those in files that it includes
+// behind them, and those without a place last.
+func (d *doc) byPlace(a, b error) int {
 	var x, y *yamlpos.Error
 	hasA, hasB := errors.As(a, &x), errors.As(b, &y)
 	switch {
+	case hasA && hasB && x.Pos.File != y.Pos.File:
+		return d.parts.index(x.Pos) - d.parts.index(y.Pos)
 	case hasA && hasB && x.Pos.Line != y.Pos.Line:
 		return x.Pos.Line - y.Pos.Line
 	case hasA && hasB:

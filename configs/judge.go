@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/fetch"
@@ -86,20 +87,32 @@ func (f *fleet) lint() {
 
 // judge compares the names that a policy uses with the files that define them.
 func (f *fleet) judge(d *doc) {
-	used := namesUsed(d.root)
+	used := namesUsed(d.parts)
 	f.checkRoutes(d, used)
 	f.checkUpstreams(d, used)
+	f.checkListeners(d, used)
 	f.checkAskers(d, used)
 	f.checkProfiles(d)
+	if d.policy != nil {
+		f.checkClients(d)
+	}
+	if f.forEgress(d) {
+		checkForeign(d, used)
+	}
+	d.errs = append(d.errs, d.parts.included()...)
+}
+
+// checkForeign holds that the policy of an egress says nothing that only a
+// gateway can do: it would be without effect there, and its author would not know.
+func checkForeign(d *doc, used names) {
+	for _, k := range used.foreign {
+		k.in.KeyErrorf(k.key, k.hint, "%s", k.why)
+	}
 	if d.policy == nil {
 		return
 	}
-	f.checkClients(d)
-	if !f.forEgress(d) {
-		return
-	}
 	for _, r := range d.policy.Records() {
-		d.file.ErrorAt(r.Pos, "an egress sees addresses only: use country, continent, asn or network", "an egress does not know the %s records of an answer", r.Name)
+		d.parts.errorAt(r.Pos, "an egress sees addresses only: use country, continent, asn or network", "an egress does not know the %s records of an answer", r.Name)
 	}
 }
 
@@ -193,31 +206,58 @@ func (f *fleet) checkUpstreams(d *doc, used names) {
 	}
 }
 
+// checkListeners warns of listeners that a gateway does not have by its file.
+// Sockets that systemd opens are not in it.
+func (f *fleet) checkListeners(d *doc, used names) {
+	for _, n := range f.users(d) {
+		if n.gateway == nil {
+			continue
+		}
+		known := n.gateway.DNS.listeners()
+		for _, l := range used.listeners {
+			at, err := netip.ParseAddrPort(l.Text())
+			if err != nil || slices.Contains(known, at.String()) { // link, or a mistake already
+				continue
+			}
+			hint := "it listens on nothing but link"
+			if len(known) > 0 {
+				hint = "it has " + strings.Join(known, ", ")
+			}
+			d.warn(l.Pos(), "%s has no listener %s, unless it is a socket of systemd: the condition is never true; %s", n.name, l.Text(), hint)
+		}
+	}
+}
+
 // checkAskers holds that somebody is in each group, and has each name, that the
 // policy speaks of. A group that nobody is in is a misspelt one: as a condition
 // it never matches, as a demand it locks everybody out. An egress knows groups,
 // and neither people nor machines: no names of theirs leave the gateway.
 func (f *fleet) checkAskers(d *doc, used names) {
 	devices, known := f.devicesFor(d)
-	var groups, ids []string
+	var groups, ids, people []string
 	for _, dev := range devices {
 		groups = append(groups, dev.Groups...)
 		ids = append(ids, string(dev.ID))
+		if dev.User != "" {
+			people = append(people, dev.User)
+		}
 	}
 	for _, g := range used.groups {
 		if known && isName(g) && !slices.Contains(groups, g.Text()) {
 			g.Errorf(suggest(g.Text(), groups), "no device or network is in group %q", g.Text())
 		}
 	}
-	atEgress := f.forEgress(d)
+	if !known || f.forEgress(d) {
+		return
+	}
 	for _, id := range used.devices {
-		if known && isName(id) && !atEgress && !slices.Contains(ids, id.Text()) {
+		if isName(id) && !slices.Contains(ids, id.Text()) {
 			id.Errorf(suggest(id.Text(), ids), "there is no device %q", id.Text())
 		}
 	}
-	for _, at := range used.personal {
-		if atEgress {
-			d.file.ErrorAt(at, "use groups", "an egress knows neither users nor devices nor platforms")
+	for _, u := range used.users {
+		if !slices.Contains(people, u.Text()) {
+			u.Errorf(suggest(u.Text(), people), "no device is that of user %q", u.Text())
 		}
 	}
 }
@@ -285,7 +325,7 @@ func (f *fleet) checkProfiles(d *doc) {
 	}
 	for _, p := range d.policy.Profiles() {
 		if !slices.Contains(known, p.Name) {
-			d.file.ErrorAt(p.At, suggest(p.Name, known), "no gateway judges devices by posture %q", p.Name)
+			d.parts.errorAt(p.At, suggest(p.Name, known), "no gateway judges devices by posture %q", p.Name)
 		}
 	}
 }

@@ -1,42 +1,65 @@
 package configs
 
 import (
-	"slices"
-
 	"github.com/starferry/starferry/internal/yamlpos"
 )
 
-// names are what a policy file uses and other files define. They are read from
-// the file and not asked of the compiled policy, so that they can be checked
-// even if there are other mistakes and no compiled policy.
+// names are what the files of a policy use and other files define. They are read
+// from the files and not asked of the compiled policy, so that they can be
+// checked even if there are other mistakes and no compiled policy.
 type names struct {
-	groups, devices, routes []*yamlpos.Node
-	upstreams               []*yamlpos.Node
-	personal                []yamlpos.Pos // where users, platforms and devices are looked at
+	groups, devices, users []*yamlpos.Node
+	routes, upstreams      []*yamlpos.Node
+	listeners              []*yamlpos.Node
+	foreign                []foreign
+}
+
+// A foreign key is one that an egress can do nothing about.
+type foreign struct {
+	in        *yamlpos.Map
+	key       string
+	why, hint string
 }
 
 // personal are the conditions that an egress cannot judge.
-var personal = []string{"user", "users", "platform", "platforms", "device", "devices"}
+var personal = map[string]bool{"user": true, "users": true, "platform": true, "platforms": true, "device": true, "devices": true}
 
-func namesUsed(root *yamlpos.Map) (used names) {
-	policies := root.Node("policies")
-	if policies == nil || policies.Kind != yamlpos.List {
-		return used
+func namesUsed(ps parts) (used names) {
+	for _, p := range ps {
+		for _, m := range mappings(p.root, "policies") {
+			used.in(m.Node("if"))
+			used.in(m.Node("require"))
+			used.then(m, "then")
+			used.then(m, "deny")
+			if n := m.Node("ecs"); n != nil && n.Text() != "off" {
+				used.foreign = append(used.foreign, foreign{m, "ecs", "an egress asks no resolvers: ecs is for those of a gateway", "leave it out"})
+			}
+		}
 	}
-	for _, item := range policies.Items() {
-		if item.Kind != yamlpos.Mapping {
-			continue
-		}
-		m := item.AsMap()
-		used.in(m.Node("if"))
-		used.in(m.Node("require"))
-		if then := m.Node("then"); then != nil && then.Kind == yamlpos.Mapping {
-			m := then.AsMap()
-			used.routes = append(used.routes, words(m.Node("steer"))...)
-			used.upstreams = append(used.upstreams, words(m.Node("resolve"))...)
-		}
+	for _, m := range mappings(ps[0].root, "defaults") {
+		used.under(m, "group")
+		used.under(m, "groups")
+		used.under(m, "listener")
+		used.then(m, "then")
 	}
 	return used
+}
+
+// then collects the names in an action, and what of it only gateways do.
+func (u *names) then(of *yamlpos.Map, key string) {
+	n := of.Node(key)
+	if n == nil || n.Kind != yamlpos.Mapping {
+		return
+	}
+	m := n.AsMap()
+	u.routes = append(u.routes, words(m.Node("steer"))...)
+	if groups := words(m.Node("resolve")); len(groups) > 0 {
+		u.upstreams = append(u.upstreams, groups...)
+		u.foreign = append(u.foreign, foreign{m, "resolve", "an egress asks no resolvers: resolve is for those of a gateway", "write allow"})
+	}
+	if b := m.Node("block"); b != nil && b.Text() == "page" {
+		u.foreign = append(u.foreign, foreign{m, "block", "an egress answers no devices, and has no page for them", "write block"})
+	}
 }
 
 // in collects the names under an if or require, however deep they stand.
@@ -56,16 +79,25 @@ func (u *names) in(n *yamlpos.Node) {
 }
 
 func (u *names) under(m *yamlpos.Map, key string) {
-	if slices.Contains(personal, key) {
-		u.personal = append(u.personal, m.KeyPos(key))
+	if personal[key] {
+		u.foreign = append(u.foreign, foreign{m, key, "an egress knows neither users nor devices nor platforms", "use groups"})
 	}
+	n := m.Node(key)
 	switch key {
 	case "group", "groups":
-		u.groups = append(u.groups, words(m.Node(key))...)
+		u.groups = append(u.groups, words(n)...)
 	case "device", "devices":
-		u.devices = append(u.devices, words(m.Node(key))...)
+		u.devices = append(u.devices, words(n)...)
+	case "user", "users":
+		u.users = append(u.users, words(n)...)
+	case "listener":
+		u.listeners = append(u.listeners, words(n)...)
+	case "flow":
+		if n.Kind == yamlpos.Mapping {
+			u.routes = append(u.routes, words(n.AsMap().Node("route"))...)
+		}
 	case "all", "any", "not":
-		u.in(m.Node(key))
+		u.in(n)
 	}
 }
 

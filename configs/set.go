@@ -261,8 +261,9 @@ func plain(err error) error {
 // groups of the devices and the routes of the nodes.
 func (f *fleet) settle() {
 	settle(f.docs)
+	f.join()
 	for _, d := range f.docs {
-		if d.kind == policyFile && d.file != nil {
+		if d.decides() {
 			f.compile(d)
 		}
 		if d.gateway != nil {
@@ -271,11 +272,14 @@ func (f *fleet) settle() {
 		}
 	}
 	for _, d := range f.docs {
-		if d.kind == policyFile && d.file != nil {
+		if d.decides() {
 			f.judge(d)
 		}
 	}
 }
+
+// decides reports whether the file is a policy of its own.
+func (d *doc) decides() bool { return d.kind == policyFile && d.file != nil && !d.part }
 
 // checkLAN warns of a LAN that is to route the pool to a gateway that has no
 // device for it.

@@ -53,9 +53,16 @@ func (c Client) Explain(ctx context.Context, q Question, asJSON bool) (string, e
 
 // Reload has the node read its files anew. An error says why it did not take
 // them.
-func (c Client) Reload(ctx context.Context) error {
-	_, err := c.call(ctx, http.MethodPost, "/reload", nil)
-	return err
+func (c Client) Reload(ctx context.Context) (*Reloaded, error) {
+	b, err := c.call(ctx, http.MethodPost, "/reload", nil)
+	if err != nil {
+		return nil, err
+	}
+	var r Reloaded
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("reading the answer of %s: %w", string(c), err)
+	}
+	return &r, nil
 }
 
 // Flush has the node forget cached answers: of all names if there is none

@@ -6,7 +6,7 @@
 //
 //	GET  /status                          a [Status] in JSON
 //	GET  /explain?name=&device=&type=     text, or JSON with &form=json
-//	POST /reload                          reads the files anew; an error leaves the old in force
+//	POST /reload                          reads the files anew, and answers with a [Reloaded] in JSON; an error leaves the old in force
 //	POST /flush?name=&suffix=true         forgets cached answers: of all names, of one, or of one and all under it
 //	POST /query?name=&device=&type=       asks the node as a device would; text
 //	POST /do/WORD?...                     what else a program offers, by [Handlers].Do
@@ -31,17 +31,28 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/starferry/starferry/resolver/replay"
 )
 
 // Handlers are what a node can be asked. One that is nil is answered with 404.
 type Handlers struct {
 	Status  func() *Status
 	Explain func(ctx context.Context, q Question) (text string, value any, err error)
-	Reload  func(ctx context.Context) error
+	Reload  func(ctx context.Context) (*Reloaded, error)
 	Flush   func(name string, suffix bool) (int, error)
 	Query   func(ctx context.Context, q Question) (text string, err error)
 	Do      map[string]func(ctx context.Context, args url.Values) (text string, err error)
 	Log     *slog.Logger // of what goes wrong in serving; nil: none
+}
+
+// Reloaded says what came of a reload that was taken.
+type Reloaded struct {
+	Version string `json:"version"`        // of the policy in force
+	Same    bool   `json:"same,omitempty"` // that is the one before, with its lists
+	// Changes is what the new policy makes of recent questions; nil where nothing
+	// is known of those: at an egress, and without a query log in a file.
+	Changes *replay.Difference `json:"changes,omitempty"`
 }
 
 // A Question asks what would happen to a name.
@@ -162,7 +173,14 @@ func (h Handlers) mux() http.Handler {
 		mux.HandleFunc("GET /explain", h.explain)
 	}
 	if h.Reload != nil {
-		mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) { writeText(w, "", h.Reload(r.Context())) })
+		mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
+			done, err := h.Reload(r.Context())
+			if err != nil {
+				writeText(w, "", err)
+				return
+			}
+			writeJSON(w, done)
+		})
 	}
 	if h.Flush != nil {
 		mux.HandleFunc("POST /flush", func(w http.ResponseWriter, r *http.Request) {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/starferry/starferry/resolver/replay"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -156,7 +158,12 @@ func TestAsk(t *testing.T) {
 			}
 			return q.Name + " by " + q.Device + "\n", q, nil
 		},
-		Reload: func(context.Context) error { reloads++; return errors.New("policy.yaml:3:4: no") },
+		Reload: func(context.Context) (*Reloaded, error) {
+			if reloads++; reloads == 1 {
+				return nil, errors.New("policy.yaml:3:4: no")
+			}
+			return &Reloaded{Version: "3f2a", Changes: &replay.Difference{Replayed: 7, Changed: 2}}, nil
+		},
 		Do: map[string]func(context.Context, url.Values) (string, error){
 			"posture": func(_ context.Context, args url.Values) (string, error) { return "now " + args.Get("to"), nil },
 		},
@@ -174,8 +181,11 @@ func TestAsk(t *testing.T) {
 	if _, err := c.Explain(ctx, Question{}, false); err == nil || err.Error() != "no name" {
 		t.Errorf("Explain without name: %v", err)
 	}
-	if err := c.Reload(ctx); err == nil || err.Error() != "policy.yaml:3:4: no" || reloads != 1 {
+	if _, err := c.Reload(ctx); err == nil || err.Error() != "policy.yaml:3:4: no" || reloads != 1 {
 		t.Errorf("Reload: %v after %d", err, reloads)
+	}
+	if done, err := c.Reload(ctx); err != nil || done.Version != "3f2a" || done.Changes.Replayed != 7 || done.Changes.Changed != 2 {
+		t.Errorf("Reload = %+v, %v", done, err)
 	}
 	if text, err := c.Do(ctx, "posture", url.Values{"to": {"fail"}}); text != "now fail" {
 		t.Errorf("Do = %q, %v", text, err)

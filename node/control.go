@@ -17,7 +17,7 @@ import (
 func (g *Gateway) serveControl(ctx context.Context) error {
 	return serveSocket(ctx, g.set.Control, control.Handlers{
 		Status: g.Status, Explain: g.explain, Log: g.log,
-		Reload: func(context.Context) error { return g.reload() },
+		Reload: g.reload,
 		Flush:  g.dns.flush,
 		// Work that a question leaves behind outlives who asked.
 		Query: func(_ context.Context, q control.Question) (string, error) { return g.query(ctx, q) },
@@ -27,18 +27,18 @@ func (g *Gateway) serveControl(ctx context.Context) error {
 // reload answers `starferry reload`. Log files that were renamed are let go of
 // also if the new policy is refused: a mistake in one must not fill the other's
 // disk.
-func (g *Gateway) reload() error {
-	err := g.rules.reload("asked by the control socket")
+func (g *Gateway) reload(ctx context.Context) (*control.Reloaded, error) {
+	done, err := g.rules.reloadAndTell(ctx)
 	if err != nil {
 		g.dns.reopen()
 	}
-	return err
+	return done, err
 }
 
 func (e *Egress) serveControl(ctx context.Context) error {
 	return serveSocket(ctx, e.set.Control, control.Handlers{
 		Status: e.Status, Explain: e.explain, Log: e.log,
-		Reload: func(context.Context) error { return e.rules.reload("asked by the control socket") },
+		Reload: e.rules.reloadAndTell,
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -38,7 +39,33 @@ type tower struct {
 	dir      string
 	client   control.Client
 	resolver *dns.Server
-	broken   atomic.Bool // the policy is, from now on
+	broken   atomic.Bool  // the policy is, from now on
+	text     atomic.Value // of the policy, a string; none: all is allowed
+	said     said
+}
+
+// said is what a node has logged, a line for each record.
+type said struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *said) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(b)
+}
+
+// lines returns the lines that have a text.
+func (s *said) lines(with string) (out []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range strings.Split(s.text.String(), "\n") {
+		if strings.Contains(l, with) {
+			out = append(out, l)
+		}
+	}
+	return out
 }
 
 func newTower(t *testing.T) *tower {
@@ -67,7 +94,7 @@ func newTowerWith(t *testing.T, lists *Lists, load func() (*Loaded, error)) *tow
 		load = w.load
 	}
 	if w.Gateway, err = NewGateway(w.settings(), gatewayKey, load, Surroundings{
-		Log:      slog.New(slog.DiscardHandler),
+		Log:      slog.New(slog.NewJSONHandler(&w.said, nil)),
 		Lists:    lists,
 		Services: func(addrs []netip.Addr, _ int, out func([]byte)) (Services, error) { return newInet(addrs, out), nil },
 		Shared:   lonelyState,
@@ -102,7 +129,11 @@ func (w *tower) load() (*Loaded, error) {
 	if w.broken.Load() {
 		return nil, errors.New("a mistake")
 	}
-	p, err := policy.Parse("policy.yaml", []byte("policies: []\ndefault: allow\n"), nil)
+	text, given := w.text.Load().(string)
+	if !given {
+		text = "policies: []\ndefault: allow\n"
+	}
+	p, err := policy.Parse("policy.yaml", []byte(text), nil)
 	return &Loaded{Policy: p, Devices: []*device.Device{
 		{ID: "alice", Kind: device.ByWireGuard, Key: laptopKey.Public(), Overlay: singles(laptopAddrs[:1])},
 		{ID: "office", Kind: device.ByNetwork, LAN: prefixes("192.168.1.0/24")},
@@ -247,6 +278,7 @@ func (w *tower) tells(t *testing.T) {
 	server := s.DNS.Upstreams[0].Server
 	hold(t, gathered(t, w.near.Metrics), map[string]float64{
 		"cache_entries lower": 1, "cache_hits_total default lower": 1, "cache_misses_total default lower": 1, "cache_hits_total  packed": 0,
+		"cache_displaced_total lower": 0, "cache_displaced_total packed": 0,
 		"cache_scopes_beyond_total": 0, "upstream_up default " + server: 1, "upstream_asked_total default " + server: 1,
 		"upstream_answered_total default " + server: 1, "upstream_failures_total default " + server: 0, "upstream_questions_total default": 1,
 		"guard_limited_total client": 0, "guard_responses_total dropped": 0, "guard_shed_total memory": 0, "guard_in_work": 0,
@@ -306,7 +338,7 @@ func TestReloadReopensTheQueryLog(t *testing.T) {
 	if err := os.Rename(file, file+".aside"); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.client.Reload(t.Context()); err != nil {
+	if _, err := w.client.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w.ask(t, "two.example.com", "alice")
@@ -320,7 +352,7 @@ func TestReloadReopensTheQueryLog(t *testing.T) {
 	if err := os.Rename(file, file+".aside"); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.client.Reload(t.Context()); err == nil {
+	if _, err := w.client.Reload(t.Context()); err == nil {
 		t.Fatal("a mistake was taken")
 	}
 	w.ask(t, "three.example.com", "alice")

@@ -78,6 +78,7 @@ func NewGateway(set *configs.Gateway, key link.PrivateKey, load func() (*Loaded,
 	if g.dns, err = newGatewayDNS(g); err != nil {
 		return nil, err
 	}
+	g.rules.tells.recent = g.dns.queries.recent
 	m := &metrics{leases: g.labels.table, store: g.store, rules: g.rules, outside: g.dns.outside, gateway: g.dns}
 	return g, m.register(g.near.Metrics, g.dns.server)
 }

@@ -48,7 +48,7 @@ func TestAnswersWhileItLoads(t *testing.T) {
 	}
 	q := control.Question{Name: "www.example.com", Device: "alice"}
 	for what, do := range map[string]func() error{
-		"reload":  func() error { return w.client.Reload(t.Context()) },
+		"reload":  func() error { _, err := w.client.Reload(t.Context()); return err },
 		"explain": func() error { _, _, err := w.explain(t.Context(), q); return err },
 		"query":   func() error { _, err := w.query(t.Context(), q); return err },
 	} {

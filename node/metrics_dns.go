@@ -20,6 +20,7 @@ func cacheDesc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	cacheEntriesDesc    = cacheDesc("entries", "Answers that are kept, by level of the cache.", "level")
 	cacheBytesDesc      = cacheDesc("bytes", "Bytes that the kept answers take, by level of the cache.", "level")
+	cacheDisplacedDesc  = cacheDesc("displaced_total", "Answers that still served and were given up for want of room, by level of the cache.", "level")
 	cacheHitsDesc       = cacheDesc("hits_total", "Answers that the cache had and that were good.", "level", "group")
 	cacheMissesDesc     = cacheDesc("misses_total", "Questions for which resolvers had to be asked.", "level", "group")
 	cacheStaleDesc      = cacheDesc("stale_total", "Answers that were given after their end, for want of a better one.", "level", "group")
@@ -63,7 +64,7 @@ type outsideMetrics outside
 // Describe implements [prometheus.Collector].
 func (o *outsideMetrics) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		cacheEntriesDesc, cacheBytesDesc, cacheHitsDesc, cacheMissesDesc, cacheStaleDesc, cachePrefetchedDesc,
+		cacheEntriesDesc, cacheBytesDesc, cacheDisplacedDesc, cacheHitsDesc, cacheMissesDesc, cacheStaleDesc, cachePrefetchedDesc,
 		upstreamQuestionsDesc, upstreamSharedDesc, upstreamHedgedDesc, upstreamUpDesc, upstreamRTTDesc,
 	} {
 		to <- d
@@ -79,6 +80,7 @@ func (o *outsideMetrics) Collect(to chan<- prometheus.Metric) {
 	entries, bytes := o.cache.Size()
 	w.gauge(cacheEntriesDesc, float64(entries), lowerLevel)
 	w.gauge(cacheBytesDesc, float64(bytes), lowerLevel)
+	w.counter(cacheDisplacedDesc, o.cache.Displaced.Load(), lowerLevel)
 	for name, g := range o.groups {
 		n := &g.Count
 		w.counter(cacheHitsDesc, n.Hits.Load(), lowerLevel, name)
@@ -180,6 +182,7 @@ func (d *gatewayMetrics) Collect(to chan<- prometheus.Metric) {
 		entries, bytes := k.Size()
 		w.gauge(cacheEntriesDesc, float64(entries), packedLevel)
 		w.gauge(cacheBytesDesc, float64(bytes), packedLevel)
+		w.counter(cacheDisplacedDesc, k.Displaced(), packedLevel)
 		w.counter(cacheHitsDesc, k.Hits.Load(), packedLevel, "")
 		w.counter(scopesBeyondDesc, k.Beyond())
 	}

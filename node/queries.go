@@ -13,12 +13,14 @@ import (
 	"github.com/starferry/starferry/configs"
 	"github.com/starferry/starferry/resolver"
 	"github.com/starferry/starferry/resolver/querylog"
+	"github.com/starferry/starferry/resolver/replay"
 )
 
 // queries writes the query log of a gateway. Without one, what was decided is
 // told in the node's own log, and answers that are given again are not.
 type queries struct {
-	log      *querylog.Log // nil: none
+	log      *querylog.Log  // nil: none
+	recent   *replay.Recent // nil: there is no file of records
 	records  *records
 	messages bool // dnstap wants them
 	pool     sync.Pool
@@ -40,6 +42,9 @@ func newQueries(g *Gateway) (*queries, error) {
 	}
 	c.Dnstap.Identity, c.Dnstap.Version = g.set.Name, "starferry "+g.near.Version
 	q.messages = set.Dnstap.Address != ""
+	if set.File != "" && set.File != querylog.Stdout {
+		q.recent = &replay.Recent{File: set.File, Privacy: privacy}
+	}
 	if q.log, err = querylog.New(c, g.log); err != nil {
 		return nil, fmt.Errorf("query_log: %w", err)
 	}

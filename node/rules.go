@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,6 +16,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/starferry/starferry/control"
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/internal/priority"
 	"github.com/starferry/starferry/policy"
@@ -39,12 +39,12 @@ type rules struct {
 	after func()              // what to do once a new policy is in force
 	log   *slog.Logger
 	lists *Lists // nil: none are fetched
+	tells recounts
 
 	current atomic.Pointer[policy.Policy]
 	reloads *prometheus.CounterVec
 
-	exchanged chan struct{} // holds something if the policy was exchanged since Run looked last
-	garbage   atomic.Bool   // the one of before is still there
+	left *leavings // of reloads
 
 	turn sync.Mutex // one reload at a time
 
@@ -67,7 +67,8 @@ func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after fun
 // makeRules is newRules for a node that serves before it has read anything: until
 // somebody calls first there is no policy.
 func makeRules(load func() (*Loaded, error), apply func(*Loaded) error, after func(), log *slog.Logger, near *Surroundings) (*rules, error) {
-	r := &rules{load: load, apply: apply, after: after, log: log, lists: near.Lists, exchanged: make(chan struct{}, 1)}
+	left := newLeavings()
+	r := &rules{load: load, apply: apply, after: after, log: log, lists: near.Lists, left: left, tells: newRecounts(log, left)}
 	r.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starferry_reloads_total", Help: "Reloads of policy and devices, by result: ok or refused.",
 	}, []string{"result"})
@@ -80,15 +81,17 @@ func makeRules(load func() (*Loaded, error), apply func(*Loaded) error, after fu
 
 // first is the first swap. Somebody waits for it, so nothing is left to others.
 func (r *rules) first() error {
-	return r.swap(nil, func(read func() error) error { return read() })
+	_, err := r.swap(nil, func(read func() error) error { return read() })
+	return err
 }
 
 // now returns the policy in force; nil: none has been read yet.
 func (r *rules) now() *policy.Policy { return r.current.Load() }
 
 // swap reads everything anew, with newer lists if newer opens them, and puts it
-// in force, or changes nothing. The reading and the tests are done by do.
-func (r *rules) swap(newer list.Opener, do func(func() error) error) (err error) {
+// in force, or changes nothing. The reading and the tests are done by do. It
+// returns the policy before and that in force.
+func (r *rules) swap(newer list.Opener, do func(func() error) error) (both [2]*policy.Policy, err error) {
 	r.turn.Lock()
 	defer r.turn.Unlock()
 	r.lists.begin(newer)
@@ -101,17 +104,17 @@ func (r *rules) swap(newer list.Opener, do func(func() error) error) (err error)
 		}
 		return policy.TestsErr(l.Policy.RunTests(l.Devices, time.Now()))
 	}); err != nil {
-		return err
+		return both, err
 	}
 	if err := r.apply(l); err != nil {
-		return err
+		return both, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.current.Store(l.Policy)
+	both = [2]*policy.Policy{r.current.Swap(l.Policy), l.Policy}
 	r.files, r.loadedAt, r.failed = l.Files, time.Now(), ""
 	r.states = statesOf(l.Files, began)
-	return nil
+	return both, nil
 }
 
 // errLoading is the error of who wants what there is a policy for.
@@ -119,53 +122,54 @@ var errLoading = errors.New("the policy is still being loaded; try again in a mo
 
 // reload swaps, tells, and has everything judged again.
 func (r *rules) reload(why string) error {
-	if r.now() == nil {
-		return errLoading
+	_, err := r.reloadFor(why)
+	return err
+}
+
+// reloadAndTell reloads, and waits for what is told of it.
+func (r *rules) reloadAndTell(ctx context.Context) (*control.Reloaded, error) {
+	c, err := r.reloadFor("asked by the control socket")
+	if err != nil {
+		return nil, err
 	}
-	err := r.exchange(why, nil)
+	return &control.Reloaded{Version: c.version, Same: c.same, Changes: c.wait(ctx)}, nil
+}
+
+func (r *rules) reloadFor(why string) (*recount, error) {
+	if r.now() == nil {
+		return nil, errLoading
+	}
+	c, err := r.exchange(why, nil)
 	if err != nil {
 		r.mu.Lock()
 		r.failed = err.Error()
 		r.mu.Unlock()
 		r.log.Error("reload refused; the running policy stays", "because", why, "version", r.now().Version(), "err", err)
-		return fmt.Errorf("reload refused, the running policy stays:\n%w", err)
+		return nil, fmt.Errorf("reload refused, the running policy stays:\n%w", err)
 	}
-	return nil
+	return c, nil
 }
 
 // renew does what reload does with a newer list. Who fetches it tells of errors,
 // and they do not make a policy one that was refused.
-func (r *rules) renew(newer list.Opener) error { return r.exchange("a list was renewed", newer) }
+func (r *rules) renew(newer list.Opener) error {
+	_, err := r.exchange("a list was renewed", newer)
+	return err
+}
 
-func (r *rules) exchange(why string, newer list.Opener) error {
-	r.collect()
-	if err := r.swap(newer, priority.Aside); err != nil {
+// exchange puts a new policy in force, and has told behind it what that changes.
+func (r *rules) exchange(why string, newer list.Opener) (*recount, error) {
+	r.tells.hurry()
+	r.left.collect()
+	both, err := r.swap(newer, priority.Aside)
+	if err != nil {
 		r.reloads.WithLabelValues("refused").Inc()
-		return err
+		return nil, err
 	}
 	r.reloads.WithLabelValues("ok").Inc()
-	r.log.Info("reloaded", "because", why, "version", r.now().Version())
 	r.after()
-	r.garbage.Store(true)
-	select {
-	case r.exchanged <- struct{}{}:
-	default:
-	}
-	return nil
+	return r.tells.put(why, both), nil
 }
-
-// collect collects the policy that was in force before, with its lists, unless
-// that was done. Were it left until the heap has doubled, the lists of the next
-// reload would come on top.
-func (r *rules) collect() {
-	if r.garbage.CompareAndSwap(true, false) {
-		runtime.GC()
-	}
-}
-
-// rest is how long it is left nevertheless: after a reload each name is decided
-// anew, and there is enough to do.
-const rest = 5 * time.Second
 
 func (r *rules) status() (version string, loadedAt time.Time, failed string) {
 	r.mu.Lock()
@@ -200,9 +204,12 @@ func (r *rules) Run(ctx context.Context) error {
 		}
 		defer w.Close()
 	}
-	due, old := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	var told sync.WaitGroup
+	told.Go(func() { r.tells.run(ctx) })
+	told.Go(func() { r.left.run(ctx) })
+	defer told.Wait()
+	due := time.NewTimer(time.Hour)
 	due.Stop()
-	old.Stop()
 	for {
 		r.follow(w)
 		select {
@@ -216,10 +223,6 @@ func (r *rules) Run(ctx context.Context) error {
 			}
 		case err := <-w.Errors:
 			r.log.Warn("watching files", "err", err)
-		case <-r.exchanged:
-			old.Reset(rest)
-		case <-old.C:
-			r.collect()
 		case <-due.C:
 			if r.read() {
 				continue // somebody has had it read meanwhile

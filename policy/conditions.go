@@ -130,7 +130,8 @@ type scene struct {
 	until *time.Time
 	trace *Trace
 
-	shadows bool // policies in mode shadow are enforced
+	shadows bool   // policies in mode shadow are enforced
+	route   string // of a flow: by which it goes, unless conditions on that say otherwise; empty: not known
 
 	asked, found uint64 // lists that were looked through for the name, and those that have it
 
@@ -347,18 +348,18 @@ func containsFold(words []string, word string) bool {
 	return false
 }
 
-// flow judges a condition on what a flow wants to reach, which is false of DNS
-// questions.
+// flow judges a condition on what a flow wants to reach and by which way, which
+// is false of DNS questions.
 func (c *cond) flow(s *scene) Truth {
-	switch q := s.q; {
-	case q.Flow == nil:
+	switch f := s.q.Flow; {
+	case f == nil:
 		return No
 	case c.op == opService:
-		return truth(slices.ContainsFunc(c.services, q.Flow.among))
-	case q.Route == "":
+		return truth(slices.ContainsFunc(c.services, f.among))
+	case s.route == "":
 		return Unknown
 	default:
-		return truth(slices.Contains(c.words, q.Route))
+		return truth(slices.Contains(c.words, s.route))
 	}
 }
 

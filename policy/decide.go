@@ -45,13 +45,27 @@ func (v *Scoped) compare(q *Query, t *Trace, d *Decision) {
 }
 
 // decideAs decides as if policies in mode shadow were not there, or as if they
-// were enforced.
+// were enforced. The route of a flow is itself decided: where conditions look at
+// it, that is found out first, with these unknown, and then decided once more.
 func (v *Scoped) decideAs(q *Query, t *Trace, shadows bool) Decision {
+	if q.Flow == nil || len(v.policy.flowRoutes) == 0 {
+		return v.decideBy(q, t, shadows, "")
+	}
+	first := v.decideBy(q, nil, shadows, "")
+	d := v.decideBy(q, t, shadows, first.Then.Route)
+	if !first.Until.IsZero() && (d.Until.IsZero() || first.Until.Before(d.Until)) {
+		d.Until = first.Until
+	}
+	return d
+}
+
+// decideBy decides with what is known of the route.
+func (v *Scoped) decideBy(q *Query, t *Trace, shadows bool, route string) Decision {
 	var at spot
 	until := v.until
 	p := v.policy
 	var hashes match.Hashes
-	s := scene{q: q, at: &at, until: &until, trace: t, shadows: shadows, filter: v.policy.filter, hashes: &hashes}
+	s := scene{q: q, at: &at, until: &until, trace: t, shadows: shadows, route: route, filter: v.policy.filter, hashes: &hashes}
 	if q.Flow == nil && !q.Answered {
 		s.open = atAnswer
 	}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/policy"
 )
 
@@ -46,6 +47,56 @@ policies:
 		{ask: "x.example", by: "bob passing", want: "deny nxdomain by rest: device bob is not one of those demanded"},
 		{ask: "x.example", by: "nobody", want: "deny nxdomain by rest: the device is not known; posture laptop unknown: no report"},
 	})
+}
+
+// The route of a flow is that by which it goes without conditions on routes.
+func TestFlowRoutes(t *testing.T) {
+	const steers = `
+  - {name: china, if: {name: {suffix: cn.test}}, require: {groups: staff}, then: {steer: hong-kong, ports: [tcp/22, tcp/443]}}
+  - {name: europe, if: {name: {suffix: eu.test}}, then: {steer: berlin}}
+`
+	for _, tt := range []struct{ first, ask, by, flow, want string }{
+		{"if: {flow: {route: hong-kong, port: 22}}, then: block", "a.cn.test", "alice staff", "tcp/22", "block refused by first"},
+		{"if: {flow: {route: hong-kong, port: 22}}, then: block", "a.cn.test", "alice staff", "tcp/443", "steer hong-kong by china"},
+		{"if: {flow: {route: hong-kong, port: 22}}, then: block", "a.eu.test", "alice staff", "tcp/22", "steer berlin by europe"},
+		{"if: {flow: {route: hong-kong}}, then: {steer: berlin}", "a.cn.test", "alice staff", "tcp/443", "steer berlin by first"},
+		{"if: {flow: {route: berlin}}, then: {steer: hong-kong, ports: [tcp/22]}", "a.eu.test", "alice staff", "tcp/443", "block refused by first"},
+		{"if: {flow: {route: [hong-kong, berlin]}}, require: {groups: guests}, then: {steer: berlin}", "a.cn.test", "alice staff", "tcp/443", "deny refused by first"},
+		// What does not go anywhere has no route: neither is this one, nor is it not.
+		{"if: {flow: {route: hong-kong}}, then: {steer: hong-kong}", "a.test", "alice staff", "tcp/443", "block refused by default"},
+		{"if: {not: {flow: {route: hong-kong}}}, then: {steer: hong-kong}", "a.test", "alice staff", "tcp/443", "block refused by default"},
+		{"if: {flow: {route: hong-kong}}, then: {steer: hong-kong}", "a.cn.test", "alice", "tcp/443", "deny refused by china"},
+		{"if: {flow: {route: hong-kong}}, then: {steer: hong-kong}", "a.cn.test", "alice staff", "udp/443", "block refused by china"},
+		{"if: {not: {flow: {route: hong-kong}}}, then: block", "a.eu.test", "alice staff", "tcp/443", "block refused by first"},
+		{"if: {not: {flow: {route: hong-kong}}}, then: block", "a.cn.test", "alice staff", "tcp/443", "steer hong-kong by china"},
+	} {
+		p := parse(t, "policies:\n  - {name: first, "+tt.first+"}"+steers)
+		q := question{ask: tt.ask, by: tt.by, flow: tt.flow, answer: tt.ask}.query()
+		d, trace := p.Explain(q)
+		by := "default"
+		if d.Rule != nil {
+			by = d.Rule.Name
+		}
+		if got := d.String() + " by " + by; got != tt.want {
+			t.Errorf("%s: %s to %s by %q: %s, want %s\n%v", tt.first, tt.flow, tt.ask, tt.by, got, tt.want, trace)
+		}
+		if plain := p.Decide(q); plain.String() != d.String() {
+			t.Errorf("%s: decided %s, explained %s", tt.first, plain.String(), d.String())
+		}
+	}
+}
+
+// A decision about a flow ends with that about its route.
+func TestFlowRoutesEnd(t *testing.T) {
+	p := parse(t, head+`policies:
+  - {name: first, if: {flow: {route: hong-kong, port: 22}}, then: block}
+  - {name: china, if: {posture: {laptop: passed}}, then: {steer: hong-kong}}
+`)
+	q := question{ask: "a.test", by: "alice staff", flow: "tcp/22", answer: "a.test"}.query()
+	q.Asker.Verdicts = posture.Verdicts{"laptop": {Result: posture.Passed, Expires: noon.Add(time.Minute)}}
+	if d := p.Decide(q); d.Rule == nil || d.Rule.Name != "first" || !d.Until.Equal(noon.Add(time.Minute)) {
+		t.Errorf("%+v", d)
+	}
 }
 
 func TestFlows(t *testing.T) {

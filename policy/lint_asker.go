@@ -105,7 +105,7 @@ func sourcePoints(leaves []*cond) [][]Truth {
 }
 
 // A manner is how somebody asks: a question by a listener and a transport, or a
-// flow to a service that came by a route.
+// flow to a service that goes by a route.
 type manner struct {
 	rrtype              uint16
 	listener, transport string
@@ -114,8 +114,8 @@ type manner struct {
 }
 
 func (m *manner) truth(c *cond) Truth {
-	q := Query{Type: m.rrtype, Flow: m.flow, Route: m.route, Asker: Asker{Listener: m.listener, Transport: m.transport}}
-	return c.leaf(&scene{q: &q, at: &spot{}})
+	q := Query{Type: m.rrtype, Flow: m.flow, Asker: Asker{Listener: m.listener, Transport: m.transport}}
+	return c.leaf(&scene{q: &q, at: &spot{}, route: m.route})
 }
 
 // questionPoints are those of questions and flows. Flows have no listener and no

@@ -86,7 +86,7 @@ func (l *linter) choices(rules []*Rule) []choice {
 	out := []choice{
 		choose(l.times(leaves, demanded.schedules), func(q *Query, t time.Time) { q.Now = t }),
 		choose(manners(leaves), func(q *Query, m manner) {
-			q.Type, q.Flow, q.Route = m.rrtype, m.flow, m.route
+			q.Type, q.Flow = m.rrtype, m.flow // the route follows
 			q.Asker.Listener, q.Asker.Transport = m.listener, m.transport
 		}),
 		choose(l.names(leaves), func(q *Query, name string) { q.Name, q.Answer[0].Name = name, name }),

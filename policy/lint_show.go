@@ -36,7 +36,7 @@ func (l *linter) describe(q *Query) string {
 			s += fmt.Sprintf(", posture %s %v", p.Name, v.Result)
 		}
 	}
-	for _, more := range []struct{ what, is string }{{"to listener", q.Asker.Listener}, {"over", q.Asker.Transport}, {"by route", q.Route}} {
+	for _, more := range []struct{ what, is string }{{"to listener", q.Asker.Listener}, {"over", q.Asker.Transport}} {
 		if more.is != "" {
 			s += ", " + more.what + " " + more.is
 		}

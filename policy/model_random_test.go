@@ -45,7 +45,7 @@ var (
 		"listener":  {"link", "192.0.2.1:53", `[link, "192.0.2.1:53"]`},
 		"transport": {"udp", "[dot, doh]"},
 		"schedule":  {"office", "night", "[office, night]", "{zone: America/New_York, days: [sat-mon, wed], hours: [\"00:30-02:30\", \"23:00-01:15\"]}"},
-		"flow":      {"{protocol: tcp}", "{port: [80, 8000-8100]}", "{protocol: icmp}", "{protocol: [udp, tcp], port: 443}", "{route: there}"},
+		"flow":      {"{protocol: tcp}", "{port: [80, 8000-8100]}", "{protocol: icmp}", "{protocol: [udp, tcp], port: 443}", "{route: there}", "{route: elsewhere}"},
 	}
 	modelWindows = []string{"not_before: 2026-05-04", "not_after: 2026-05-04", "not_before: 2026-03-29T01:30:00Z", "not_after: 2026-10-25T02:00:00+01:00", "not_before: 2026-05-05, not_after: 2026-05-06"}
 	// Around these moments clocks are set, or windows begin and end.
@@ -143,7 +143,6 @@ func queryAt(r *rand.Rand, now time.Time) *policy.Query {
 		if q.Flow.Proto == 1 || q.Flow.Proto == 58 {
 			q.Flow.Port = 0 // ICMP has none
 		}
-		q.Route = pick(r, []string{"", "there", "elsewhere"})
 	} else {
 		q.Asker.Listener, q.Asker.Transport = pick(r, []string{"", "link", "192.0.2.1:53"}), pick(r, []string{"", "udp", "tcp", "doh"})
 	}

@@ -186,8 +186,41 @@ func (p modelPolicy) decide(q *policy.Query) string {
 	return is + ", would " + by(would)
 }
 
-// decideAll decides as if there were no shadows.
+// decideAll decides as if there were no shadows. Of a flow the route is found out
+// first, with conditions on it unknown; all routes of the model are one.
 func (p modelPolicy) decideAll(q *policy.Query) string {
+	is := p.decideOnce(q)
+	if q.Flow == nil || !strings.HasPrefix(is, "steer there") {
+		return is
+	}
+	known := p
+	known.rules = slices.Clone(p.rules)
+	for i := range known.rules {
+		if c := known.rules[i].cond; c != nil {
+			known.rules[i].cond = c.routed()
+		}
+	}
+	return known.decideOnce(q)
+}
+
+// routed is the condition with those on the route replaced by what is true, or
+// false, of a flow that goes there.
+func (c *modelCond) routed() *modelCond {
+	out := *c
+	switch {
+	case c.op == "flow" && c.val == "{route: there}":
+		out.val = "go there, is there"
+	case c.op == "flow" && c.val == "{route: elsewhere}":
+		out.val = "go there, is elsewhere"
+	}
+	out.kids = nil
+	for i := range c.kids {
+		out.kids = append(out.kids, *c.kids[i].routed())
+	}
+	return &out
+}
+
+func (p modelPolicy) decideOnce(q *policy.Query) string {
 	// The list ends at the first true policy that looks at neither name nor answer.
 	var above []modelRule
 	var end *modelRule

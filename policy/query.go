@@ -66,7 +66,6 @@ type Query struct {
 	Type     uint16 // DNS type; for a flow A or AAAA by its family
 	Asker    Asker
 	Flow     *Service // nil for a DNS question
-	Route    string   // of a flow: by which it came to this node; empty: not known
 	Answered bool     // Answer holds what is known; false: nothing was asked upstream yet
 	Answer   []Hop
 	Now      time.Time

@@ -211,14 +211,14 @@ func (c *cond) sayMore(s *scene, t Truth) string {
 		return c.saySchedule(s, t)
 	case opWindow:
 		return "counts " + c.window.String() + map[Truth]string{No: ", not now"}[t]
-	case opRoute:
-		if t == Unknown {
-			return "route not known"
-		}
-		return "route " + orNone(s.q.Route) + c.instead(t)
 	}
-	if s.q.Flow == nil {
+	switch {
+	case s.q.Flow == nil:
 		return "no flow" + c.instead(t)
+	case c.op == opRoute && t == Unknown:
+		return "no route without it"
+	case c.op == opRoute:
+		return "route " + s.route + c.instead(t)
 	}
 	return "flow to " + s.q.Flow.String() + c.instead(t)
 }

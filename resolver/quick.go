@@ -52,6 +52,9 @@ func (k *Quick) Size() (entries, bytes int) { return k.answers.Size() }
 // Beyond returns how many askers had to do without a scope.
 func (k *Quick) Beyond() uint64 { return k.scopes.Beyond.Load() }
 
+// Displaced returns how many good answers were given up for want of room.
+func (k *Quick) Displaced() uint64 { return k.answers.Displaced.Load() }
+
 // Flush forgets the answers for whose name, in wire form, forget is true.
 func (k *Quick) Flush(forget func(name string) bool) int { return k.answers.Flush(forget) }
 

@@ -1,18 +1,14 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver/querylog"
+	"github.com/starferry/starferry/resolver/replay"
 )
 
 // A diffing is one run of the command.
@@ -58,118 +54,16 @@ func (d *diffing) run(cmd *cobra.Command, oldFile, newFile string) error {
 	if err != nil {
 		return err
 	}
-	replay := policy.Replay{Old: before.Policy, New: after.Policy}
-	var rec recorder
+	both := replay.Between(before.Policy, after.Policy)
 	sc := &scan{selection: &d.selection, in: cmd.InOrStdin()}
-	err = sc.each(cmd.Context(), d.logs, func(r *querylog.Record, _ []byte) {
-		if q, answered := rec.query(r); q != nil {
-			replay.Add(q, answered)
-		}
-	})
+	err = sc.each(cmd.Context(), d.logs, func(r *querylog.Record, _ []byte) { both.Add(r) })
 	if err := errors.Join(err, sc.end(cmd)); err != nil {
 		return err
 	}
-	out := report(&replay, &rec)
-	if d.lines > 0 && len(out.Changes) > d.lines {
-		out.Changes = out.Changes[:d.lines]
-	}
+	out := both.Difference(d.lines)
 	if d.asJSON {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(out)
 	}
-	_, err = io.WriteString(cmd.OutOrStdout(), out.text())
+	_, err = io.WriteString(cmd.OutOrStdout(), out.Text())
 	return err
-}
-
-// A difference is what came of a replay, as it is printed.
-type difference struct {
-	Replayed int       `json:"replayed"`
-	Changed  int       `json:"changed"`
-	Devices  int       `json:"devices"` // among what changes
-	Names    int       `json:"names"`
-	Left     leftOut   `json:"not_replayed"`
-	Kinds    []kindOf  `json:"kinds"`
-	Changes  []altered `json:"changes"` // the most frequent, as many as were wanted
-	all      int
-}
-
-// A leftOut says why records were not replayed.
-type leftOut struct {
-	Privacy int `json:"privacy"` // who asked is not in the log
-	Answer  int `json:"answer"`  // a policy looks at an answer that is not in the log
-	Other   int `json:"other"`   // not decided by a policy: unknown askers, failures, names of the node itself
-}
-
-// A kindOf is how many answers change from one thing to another.
-type kindOf struct {
-	From       string `json:"from"`
-	To         string `json:"to"`
-	FromPolicy string `json:"from_policy"`
-	ToPolicy   string `json:"to_policy"`
-	Times      int    `json:"times"`
-}
-
-// An altered is one question of a device that gets another answer.
-type altered struct {
-	Device string    `json:"device,omitempty"`
-	Name   string    `json:"name"`
-	Type   string    `json:"type"`
-	Times  int       `json:"times"`
-	First  time.Time `json:"first"`
-	Last   time.Time `json:"last"`
-	Told   string    `json:"told,omitempty"`
-	kindOf
-}
-
-func report(r *policy.Replay, rec *recorder) *difference {
-	out := &difference{Replayed: r.Replayed, Changed: r.Changed, Left: leftOut{rec.private, r.Open, rec.others}, Changes: []altered{}, Kinds: []kindOf{}}
-	out.Devices, out.Names = r.Count()
-	place := map[kindOf]int{}
-	for _, c := range r.Changes() {
-		kind := kindOf{From: c.From, To: c.To, FromPolicy: c.FromPolicy, ToPolicy: c.ToPolicy}
-		i, known := place[kind]
-		if !known {
-			i = len(out.Kinds)
-			place[kind] = i
-			out.Kinds = append(out.Kinds, kind)
-		}
-		out.Kinds[i].Times += c.Times
-		out.Changes = append(out.Changes, altered{Device: c.Device, Name: c.Name, Type: c.TypeName(), Times: c.Times, First: c.First, Last: c.Last, Told: c.Why, kindOf: kind})
-	}
-	out.all = len(out.Changes)
-	return out
-}
-
-func (d *difference) text() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s replayed, %d changed", count(d.Replayed, "question"), d.Changed)
-	if d.Changed > 0 {
-		fmt.Fprintf(&b, ": %s, %s", count(d.Devices, "device"), count(d.Names, "name"))
-	}
-	b.WriteByte('\n')
-	for _, l := range []struct {
-		n    int
-		what string
-	}{
-		{d.Left.Privacy, "who asked is not in the log (privacy)"},
-		{d.Left.Answer, "a policy looks at an answer that is not in the log"},
-		{d.Left.Other, "not decided by a policy"},
-	} {
-		if l.n > 0 {
-			fmt.Fprintf(&b, "%d not replayed: %s\n", l.n, l.what)
-		}
-	}
-	for _, k := range d.Kinds {
-		fmt.Fprintf(&b, "\n%s -> %s (%s -> %s): %d\n", k.From, k.To, k.FromPolicy, k.ToPolicy, k.Times)
-		for i := range d.Changes {
-			c := &d.Changes[i]
-			of := c.kindOf
-			if of.Times = k.Times; of == k {
-				fmt.Fprintf(&b, "  %6d  %-16s  %s %s\n", c.Times, cmp.Or(c.Device, "-"), c.Name, c.Type)
-			}
-		}
-	}
-	if n := d.all - len(d.Changes); n > 0 {
-		fmt.Fprintf(&b, "\n%d more not shown: -n 0 shows all\n", n)
-	}
-	return b.String()
 }

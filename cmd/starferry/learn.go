@@ -12,6 +12,7 @@ import (
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver"
 	"github.com/starferry/starferry/resolver/querylog"
+	"github.com/starferry/starferry/resolver/replay"
 )
 
 // A learning is one run of the command.
@@ -76,7 +77,7 @@ func (l *learning) run(cmd *cobra.Command, group string) error {
 // takes reports whether a question of the group is to be learnt from.
 func (l *learning) takes(r *querylog.Record, group string) bool {
 	action := resolver.Action(r.Action)
-	if !decided[action] || !slices.Contains(r.Groups, group) {
+	if !replay.Decided(r) || !slices.Contains(r.Groups, group) {
 		return false
 	}
 	if r.Policy != "" && !l.blocked && (action == resolver.Blocked || action == resolver.Denied) {

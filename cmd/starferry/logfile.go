@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/starferry/starferry/configs"
+	"github.com/starferry/starferry/resolver/querylog"
 )
 
 // logFileOf returns the query log of the gateway that a file describes. Its
@@ -22,6 +23,8 @@ func logFileOf(config string) (string, error) {
 		return "", fmt.Errorf("%s cannot be used:\n%w", config, err)
 	case set.QueryLog == nil || set.QueryLog.File == "":
 		return "", fmt.Errorf("%s names no query log: name the log itself", config)
+	case set.QueryLog.File == querylog.Stdout:
+		return "", fmt.Errorf("the query log of %s goes to the standard output: name a file in which it is kept, or - for the standard input", config)
 	}
 	return set.QueryLog.File, nil
 }

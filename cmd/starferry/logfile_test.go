@@ -29,6 +29,7 @@ func TestLogFile(t *testing.T) {
 		{"query_log: {file: q.jsonl}\n", filepath.Join("configs", "q.jsonl"), ""},
 		{"query_log: {file: /var/log/q.jsonl}\n", "/var/log/q.jsonl", ""},
 		{"query_log: {dnstap: {tcp: \"127.0.0.1:6000\"}}\n", "", "names no query log"},
+		{"query_log: {file: '-'}\n", "", "goes to the standard output"},
 		{"query_log: {fil: q.jsonl}\n", "", "did you mean"},
 	} {
 		if err := os.WriteFile("configs/gateway.yaml", append([]byte(c.more), example...), 0o600); err != nil {

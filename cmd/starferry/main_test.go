@@ -20,6 +20,7 @@ import (
 	"github.com/starferry/starferry/configs"
 	"github.com/starferry/starferry/control"
 	"github.com/starferry/starferry/node"
+	"github.com/starferry/starferry/resolver/replay"
 )
 
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"starferry": main}) }
@@ -91,8 +92,31 @@ func answers() control.Handlers {
 			}
 			return fmt.Sprintf(";; asked by %s\n%s %s\n", q.Device, q.Name, q.Type), nil
 		},
-		Reload: func(context.Context) error { return errors.New("policy.yaml:3:4: unknown key") },
+		Reload: reloads(),
 		Do:     map[string]func(context.Context, url.Values) (string, error){},
+	}
+}
+
+// reloads are one that is refused, one that changes what is answered, one of
+// which nothing is known, and those that change nothing.
+func reloads() func(context.Context) (*control.Reloaded, error) {
+	n := 0
+	return func(context.Context) (*control.Reloaded, error) {
+		n++
+		switch n {
+		case 1:
+			return nil, errors.New("policy.yaml:3:4: unknown key")
+		case 2, 3:
+			kind := replay.Kind{From: "allow", To: "block refused", FromPolicy: "default", ToPolicy: "games", Times: 2}
+			at := time.Date(2026, 11, 4, 18, 30, 0, 0, time.UTC)
+			return &control.Reloaded{Version: "3f2a", Changes: &replay.Difference{
+				Replayed: 120, Changed: 2, Devices: 1, Names: 1, Left: replay.LeftOut{Privacy: 4}, Since: at, Kinds: []replay.Kind{kind},
+				Changes: []replay.Change{{Device: "alice", Name: "www.game.example", Type: "A", Times: 2, First: at, Last: at, Kind: kind}},
+			}}, nil
+		case 4:
+			return &control.Reloaded{Version: "3f2b"}, nil
+		}
+		return &control.Reloaded{Version: "3f2b", Same: true}, nil
 	}
 }
 

@@ -41,6 +41,10 @@ const shards = 32
 type Cache struct {
 	seed   maphash.Seed
 	shards [shards]shard
+
+	// Displaced counts answers that were given up for want of room while they
+	// still served, be it as stale ones.
+	Displaced atomic.Uint64
 }
 
 // New returns a cache that takes no more than about so many bytes of memory.
@@ -171,7 +175,9 @@ func (c *Cache) find(k Key, now time.Time) *entry {
 
 func (c *Cache) put(e *entry) {
 	e.hash = maphash.Comparable(c.seed, e.key)
-	c.shards[e.hash%shards].put(e)
+	if n := c.shards[e.hash%shards].put(e); n > 0 {
+		c.Displaced.Add(n)
+	}
 }
 
 // find returns the entry that serves at this time, be it as a stale one; nil
@@ -209,8 +215,9 @@ func (s *shard) fallBack() {
 }
 
 // put keeps an entry, at the cost of those that were used least lately. One
-// that is larger than the whole shard is not kept.
-func (s *shard) put(e *entry) {
+// that is larger than the whole shard is not kept. It returns how many of these
+// still served.
+func (s *shard) put(e *entry) (displaced uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.entries[e.hash]; old != nil {
@@ -218,20 +225,24 @@ func (s *shard) put(e *entry) {
 		s.drop(old)
 	}
 	if e.size() > s.limit {
-		return
+		return 0
 	}
 	for s.free < e.size() {
-		s.drop(s.oldest())
+		old := s.oldest()
+		if s.drop(old); e.stored.Before(old.gone) {
+			displaced++
+		}
 	}
 	s.free -= e.size()
 	s.entries[e.hash] = e
 	if !e.proven {
 		s.once.push(e)
-		return
+		return displaced
 	}
 	s.proven += e.size()
 	s.again.push(e)
 	s.fallBack()
+	return displaced
 }
 
 // oldest returns what is given up next. There is something.

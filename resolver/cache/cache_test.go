@@ -414,6 +414,9 @@ func TestBytesAreBoundedAndFlushed(t *testing.T) {
 	if n == 0 || n > 100_000/overhead || bytes > 100_000 {
 		t.Errorf("%d entries, %d bytes", n, bytes)
 	}
+	if got := s.Cache.Displaced.Load(); got != uint64(10_000-n) {
+		t.Errorf("%d displaced of 10000, and %d are there", got, n)
+	}
 	if got := s.Cache.Flush(func(name string) bool { return name == question(t, "9999.example.com.").Name }); got != 1 {
 		t.Errorf("%d flushed, want the one", got)
 	}

@@ -61,6 +61,9 @@ type Cache[N any] struct {
 
 	mu   sync.Mutex // held by those who write
 	hand uint64     // where to look for something to give up next
+
+	// Displaced counts answers that were good and were given up for want of room.
+	Displaced atomic.Uint64
 }
 
 // overhead is what an entry costs besides its bytes.
@@ -131,14 +134,22 @@ func (c *Cache[N]) Put(scope uint32, q *wire.Question, e *Entry[N]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	set := c.set(e.hash)
-	c.replace(&set[c.place(set, e)], e)
+	c.displace(&set[c.place(set, e)], e, e)
 	for tries := 0; c.bytes.Load() > c.limit && tries < len(c.slots); tries++ {
 		c.hand++
 		slot := &c.slots[c.hand&uint64(len(c.slots)-1)]
 		if old := slot.Load(); old != nil && old != e && !old.used.Swap(false) {
-			c.replace(slot, nil)
+			c.displace(slot, nil, e)
 		}
 	}
+}
+
+// displace replaces what is in a slot to make room for e.
+func (c *Cache[N]) displace(slot *atomic.Pointer[Entry[N]], with, e *Entry[N]) {
+	if old := slot.Load(); old != nil && e.Stored.Before(old.Expiry) && (old.key != e.key || old.name != e.name) {
+		c.Displaced.Add(1)
+	}
+	c.replace(slot, with)
 }
 
 // place returns where in its set an entry goes: where an older one of the same

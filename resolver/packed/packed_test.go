@@ -102,8 +102,17 @@ func TestWhatIsUsedStays(t *testing.T) {
 	if c.Lookup(1, question("used"), now) == nil {
 		t.Error("given up though it was used all the time")
 	}
-	if n, _ := c.Size(); n < 50 {
+	n, _ := c.Size()
+	if n < 50 {
 		t.Errorf("only %d entries", n)
+	}
+	if got := c.Displaced.Load(); got != uint64(10_001-n) {
+		t.Errorf("%d displaced of 10001, and %d are there", got, n)
+	}
+	c.Put(1, question("used"), entry(3, now, time.Hour))
+	c.Flush(func(string) bool { return true })
+	if got := c.Displaced.Load(); got != uint64(10_001-n) {
+		t.Errorf("%d displaced: what was renewed or flushed is not", got)
 	}
 }
 

@@ -336,3 +336,43 @@ func TestCompressed(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The standard output is written to, and never put aside, closed or made a file
+// of that name. A reader that is gone is a sink that fails.
+func TestStandardOutput(t *testing.T) {
+	t.Chdir(t.TempDir())
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	was := os.Stdout
+	os.Stdout = w
+	defer func() { os.Stdout = was }()
+	l, end := running(t, Config{File: Stdout, MaxSize: 1, MaxAge: time.Nanosecond})
+	l.Offer(named("first"))
+	in := NewReader(r)
+	for _, name := range []string{"first", "second", "third"} {
+		if name != "first" {
+			l.Offer(named(name))
+		}
+		l.Reopen()
+		if got, _, err := in.Next(); err != nil || got.Name != name {
+			t.Errorf("%q, %v, want %s", got.Name, err, name)
+		}
+	}
+	r.Close()
+	for l.Stats()[0].Err == "" {
+		l.Offer(named("d"))
+	}
+	if s := l.Stats()[0]; !strings.Contains(s.Err, "broken pipe") || s.Written != 3 {
+		t.Errorf("%+v", s)
+	}
+	end()
+	if _, err := w.Stat(); err != nil {
+		t.Errorf("the standard output is closed: %v", err)
+	}
+	if left, err := os.ReadDir("."); len(left) > 0 || err != nil {
+		t.Errorf("files are left: %v, %v", left, err)
+	}
+}

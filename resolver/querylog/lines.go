@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -53,9 +54,8 @@ func (l *lines) tidy(ctx context.Context) error {
 
 // ready opens the file, or puts it aside if it is too old.
 func (l *lines) ready(context.Context) error {
-	if l.stdout() {
-		l.file = os.Stdout
-		return nil
+	if l.file == nil && l.stdout() {
+		return l.standard()
 	}
 	if l.file != nil && l.aged() {
 		if err := l.turn(); err != nil {
@@ -65,6 +65,18 @@ func (l *lines) ready(context.Context) error {
 	if l.file == nil {
 		return l.open()
 	}
+	return nil
+}
+
+// standard opens the standard output once more. To a process that writes to the
+// descriptor 1 itself, a reader that is gone is the end.
+func (l *lines) standard() error {
+	fd, err := syscall.Dup(int(os.Stdout.Fd()))
+	if err != nil {
+		return fmt.Errorf("opening the standard output: %w", err)
+	}
+	syscall.CloseOnExec(fd)
+	l.file, l.regular = os.NewFile(uintptr(fd), "standard output"), false
 	return nil
 }
 
@@ -196,7 +208,7 @@ func (l *lines) cut(n int, err error) error {
 func (l *lines) close() error {
 	f := l.file
 	l.file = nil
-	if f == nil || l.stdout() {
+	if f == nil {
 		return nil
 	}
 	return f.Close()

@@ -154,9 +154,19 @@ func (l *Log) Run(ctx context.Context) error {
 		}
 	}
 	<-ctx.Done()
-	wg.Wait()
+	ended := make(chan struct{})
+	go func() { wg.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(lastCall):
+		l.log.Error("the query log is not written to its end: what it writes to takes nothing")
+	}
 	return nil
 }
+
+// lastCall is how long the end waits for a write that has begun: a pipe that
+// nobody reads must not keep a process from ending.
+const lastCall = 3 * farewell
 
 // Reopen has files opened anew by their names, for those who rename them.
 func (l *Log) Reopen() {

@@ -1,6 +1,17 @@
-package main
+// Package replay decides again what a query log has, by an old and by a new
+// policy, and tells what the asker would notice of the change.
+//
+// A [Comparison] takes records one by one; its [Difference] is what came of
+// them. [Recent] finds the latest records in the files of a node that runs.
+//
+// Each question is put to both policies as it was at its time: by who asked, the
+// condition of the device, the answer of upstream and the time that the record
+// has. What a record does not say enough of is counted and left out.
+package replay
 
 import (
+	"time"
+
 	"github.com/miekg/dns"
 
 	"github.com/starferry/starferry/device"
@@ -10,14 +21,16 @@ import (
 	"github.com/starferry/starferry/resolver/querylog"
 )
 
-// A recorder makes questions of records again, as they were put to the policy.
-// An answer that was given again out of the cache of answers was recorded
-// without what it was made of: that is what was recorded last for this name.
-type recorder struct {
-	hops map[asked][]policy.Hop
+// A Comparison decides records by two policies. An answer that was given again
+// out of the cache of answers was recorded without what it was made of: that is
+// what was recorded last for this name.
+type Comparison struct {
+	policies policy.Replay
+	hops     map[asked][]policy.Hop
 
 	private int // records that do not say who asked
 	others  int // records of what no policy decides
+	since   time.Time
 }
 
 type asked struct {
@@ -34,11 +47,29 @@ var decided = map[resolver.Action]bool{
 	resolver.Steered: true, resolver.NoWay: true, resolver.Down: true,
 }
 
+// Decided reports whether a policy was asked about the question of a record.
+func Decided(r *querylog.Record) bool { return decided[resolver.Action(r.Action)] }
+
+// Between compares what two policies decide.
+func Between(before, after *policy.Policy) *Comparison {
+	return &Comparison{policies: policy.Replay{Old: before, New: after}}
+}
+
+// Add decides a record again.
+func (c *Comparison) Add(r *querylog.Record) {
+	if c.since.IsZero() || r.Time.Before(c.since) {
+		c.since = r.Time
+	}
+	if q, answered := c.query(r); q != nil {
+		c.policies.Add(q, answered)
+	}
+}
+
 // query returns the question of a record, and whether its answer is known; nil
 // for a record that cannot be decided again, which is counted.
-func (c *recorder) query(r *querylog.Record) (q *policy.Query, answered bool) {
+func (c *Comparison) query(r *querylog.Record) (q *policy.Query, answered bool) {
 	switch {
-	case !decided[resolver.Action(r.Action)] || r.Class != dns.ClassINET || r.Name == "":
+	case !Decided(r) || r.Class != dns.ClassINET || r.Name == "":
 		c.others++
 		return nil, false
 	case r.Privacy != querylog.Keep:
