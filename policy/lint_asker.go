@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/policy/match"
 )
 
 // The points of what conditions on who asks, how and when look at.
@@ -78,22 +79,12 @@ func edges(leaves []*cond) []netip.Addr {
 				continue
 			}
 			out = append(out, p.Addr())
-			if next := lastOf(p).Next(); next.IsValid() {
+			if next := match.Last(p).Next(); next.IsValid() {
 				out = append(out, next)
 			}
 		}
 	}
 	return out
-}
-
-// lastOf is the highest address of a network.
-func lastOf(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b) // the length comes from an address
-	return a
 }
 
 func sourcePoints(leaves []*cond) [][]Truth {

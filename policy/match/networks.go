@@ -95,7 +95,7 @@ func (b *NetworksBuilder) AddRange(from, to netip.Addr) error {
 		if err := b.Add(p); err != nil {
 			return err
 		}
-		if from = last(p).Next(); !from.IsValid() || to.Less(from) {
+		if from = Last(p).Next(); !from.IsValid() || to.Less(from) {
 			return nil
 		}
 	}
@@ -113,7 +113,7 @@ func widest(from, to netip.Addr) netip.Prefix {
 	p := netip.PrefixFrom(from, from.BitLen())
 	for bits := from.BitLen() - 1; bits >= 0; bits-- {
 		q := netip.PrefixFrom(from, bits)
-		if q.Masked().Addr() != from || to.Less(last(q)) {
+		if q.Masked().Addr() != from || to.Less(Last(q)) {
 			break
 		}
 		p = q
@@ -121,8 +121,8 @@ func widest(from, to netip.Addr) netip.Prefix {
 	return p
 }
 
-// last returns the highest address of a prefix.
-func last(p netip.Prefix) netip.Addr {
+// Last returns the highest address of a prefix.
+func Last(p netip.Prefix) netip.Addr {
 	b := p.Addr().AsSlice()
 	for i := p.Bits(); i < len(b)*8; i++ {
 		b[i/8] |= 0x80 >> (i % 8)
