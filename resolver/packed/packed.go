@@ -24,23 +24,24 @@ import (
 // ways is how many places a key has: the pointers of a cache line.
 const ways = 8
 
-// An Entry is an answer for a scope. But for what is atomic it is constant.
+// An Entry is an answer for a scope. But for what is atomic it is constant. What
+// looking up reads comes first, and fits into a line of the processor's cache.
 type Entry[N any] struct {
+	hash   uint64
+	key    key
+	name   string
+	Expiry time.Time
+	used   atomic.Bool // since the table looked for something to give up
+
+	Renewed atomic.Bool // taken care of: a newer one is on its way
+	Uses    atomic.Uint32
+
 	Answer wire.Answer
 	Why    wire.Explanation // for askers with EDNS
 	Rcode  int
 	Note   N // what the owner wants to know of it
 	Epoch  uint64
 	Stored time.Time
-	Expiry time.Time
-
-	Uses    atomic.Uint32
-	Renewed atomic.Bool // taken care of: a newer one is on its way
-
-	hash uint64
-	key  key
-	name string
-	used atomic.Bool // since the table looked for something to give up
 }
 
 // key is what an entry is found by, besides its name.
