@@ -144,6 +144,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err := g.trunk.startLocal(&g.near, g.set.Address, g.set.MTU); err != nil {
 		return err
 	}
+	defer g.rules.catch()()
 	defer g.trunk.local.Close()
 	defer g.labels.table.Close()
 	dns, err := g.dns.tasks()
@@ -159,10 +160,13 @@ func (g *Gateway) Run(ctx context.Context) error {
 		{Name: "metrics", Run: func(ctx context.Context) error { return serveMetrics(ctx, g.set.Metrics, &g.near, g.unready) }},
 		{Name: "gateway", Run: func(ctx context.Context) (err error) {
 			undo, err = g.prepare(ctx)
-			if err == nil {
-				err = g.serve(ctx)
+			switch {
+			case ctx.Err() != nil: // what else went wrong comes of that
+				return nil
+			case err != nil:
+				return err
 			}
-			return err
+			return g.serve(ctx)
 		}},
 	}...)...)
 }
@@ -176,9 +180,6 @@ func (g *Gateway) prepare(ctx context.Context) (undo func(), err error) {
 			f()
 		}
 	}
-	if err := g.rules.first(); err != nil {
-		return undo, err
-	}
 	if err := g.openShared(ctx); err != nil {
 		return undo, err
 	}
@@ -191,7 +192,7 @@ func (g *Gateway) prepare(ctx context.Context) (undo func(), err error) {
 		return undo, err
 	}
 	all = append(all, down)
-	return undo, nil
+	return undo, g.rules.first() // last: from then on questions are decided
 }
 
 // serve does all but answer questions.

@@ -237,6 +237,9 @@ func (d *gatewayDNS) readNames() error {
 
 // reloaded reads anew what is no part of the policy and yet follows it.
 func (d *gatewayDNS) reloaded() {
+	if k := d.handler.Quick; k != nil {
+		k.Leave(d.g.rules.now())
+	}
 	if err := d.readNames(); err != nil {
 		d.g.log.Error("zones and hosts files were not read anew; those before stay", "err", err)
 		return

@@ -6,9 +6,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -98,5 +100,66 @@ func TestGatewaysThatCannotStart(t *testing.T) {
 	mistake := errors.New("policy.yaml:1:1: a mistake")
 	if err := start(netip.MustParseAddrPort("127.0.0.1:0"), func() (*Loaded, error) { return nil, mistake }); !errors.Is(err, mistake) {
 		t.Errorf("a mistake: %v", err)
+	}
+}
+
+// SIGHUP is a wish also while the policy is loaded for the first time, and no end.
+func TestHangUpWhileLoading(t *testing.T) {
+	read, loads := make(chan struct{}), make(chan struct{}, 8)
+	var w *tower
+	w = newTowerWith(t, nil, func() (*Loaded, error) {
+		<-read
+		loads <- struct{}{}
+		return w.load()
+	})
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	close(read)
+	<-loads
+	<-loads // once more, for the signal
+	w.loaded(t)
+}
+
+// A stop while the policy is loaded is no failure.
+func TestStopWhileLoading(t *testing.T) {
+	w := &tower{dir: t.TempDir(), resolver: newResolver(t)}
+	w.certificate(t)
+	set := w.settings()
+	set.Control, set.StateDir, set.DNS.Listen = "", t.TempDir(), []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
+	ctx, cancel := context.WithCancel(t.Context())
+	g, err := NewGateway(set, gatewayKey, func() (*Loaded, error) {
+		cancel()
+		return nil, context.Canceled
+	}, Surroundings{
+		Log:      slog.New(slog.DiscardHandler),
+		Services: func(addrs []netip.Addr, _ int, out func([]byte)) (Services, error) { return newInet(addrs, out), nil },
+		Shared:   lonelyState,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Run(ctx); err != nil {
+		t.Errorf("stopped while it loads: %v", err)
+	}
+}
+
+// There is no policy in force before the verdicts of before can be known.
+func TestSharedStateComesFirst(t *testing.T) {
+	w := &tower{dir: t.TempDir(), resolver: newResolver(t)}
+	w.certificate(t)
+	set := w.settings()
+	set.Control, set.StateDir, set.DNS.Listen = "", t.TempDir(), []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
+	closed := errors.New("the shared state cannot be opened")
+	g, err := NewGateway(set, gatewayKey, func() (*Loaded, error) { t.Error("loaded before"); return nil, closed }, Surroundings{
+		Log:      slog.New(slog.DiscardHandler),
+		Services: func(addrs []netip.Addr, _ int, out func([]byte)) (Services, error) { return newInet(addrs, out), nil },
+		Shared:   func(context.Context) (*Shared, error) { return nil, closed },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Run(t.Context()); !errors.Is(err, closed) {
+		t.Errorf("Run returns %v", err)
 	}
 }

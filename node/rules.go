@@ -40,11 +40,10 @@ type rules struct {
 	log   *slog.Logger
 	lists *Lists // nil: none are fetched
 	tells recounts
+	hup   chan os.Signal // SIGHUP, once it is caught
 
 	current atomic.Pointer[policy.Policy]
 	reloads *prometheus.CounterVec
-
-	left *leavings // of reloads
 
 	turn sync.Mutex // one reload at a time
 
@@ -67,8 +66,7 @@ func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after fun
 // makeRules is newRules for a node that serves before it has read anything: until
 // somebody calls first there is no policy.
 func makeRules(load func() (*Loaded, error), apply func(*Loaded) error, after func(), log *slog.Logger, near *Surroundings) (*rules, error) {
-	left := newLeavings()
-	r := &rules{load: load, apply: apply, after: after, log: log, lists: near.Lists, left: left, tells: newRecounts(log, left)}
+	r := &rules{load: load, apply: apply, after: after, log: log, lists: near.Lists, tells: newRecounts(log, newLeavings()), hup: make(chan os.Signal, 1)}
 	r.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starferry_reloads_total", Help: "Reloads of policy and devices, by result: ok or refused.",
 	}, []string{"result"})
@@ -160,7 +158,7 @@ func (r *rules) renew(newer list.Opener) error {
 // exchange puts a new policy in force, and has told behind it what that changes.
 func (r *rules) exchange(why string, newer list.Opener) (*recount, error) {
 	r.tells.hurry()
-	r.left.collect()
+	r.tells.left.collect()
 	both, err := r.swap(newer, priority.Aside)
 	if err != nil {
 		r.reloads.WithLabelValues("refused").Inc()
@@ -190,12 +188,16 @@ func (r *rules) watched() []string {
 // and configuration tools write in several steps.
 const settle = 150 * time.Millisecond
 
+// catch takes SIGHUP for a wish, which Run fulfils, until release is called.
+func (r *rules) catch() (release func()) {
+	signal.Notify(r.hup, syscall.SIGHUP)
+	return func() { signal.Stop(r.hup) }
+}
+
 // Run reloads on SIGHUP and when a file changes. Folders are watched, not
 // files: a file that is replaced by a rename is another file.
 func (r *rules) Run(ctx context.Context) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+	defer r.catch()()
 	w := new(fsnotify.Watcher) // one that says nothing, if no files were read
 	if len(r.watched()) > 0 {
 		var err error
@@ -206,7 +208,7 @@ func (r *rules) Run(ctx context.Context) error {
 	}
 	var told sync.WaitGroup
 	told.Go(func() { r.tells.run(ctx) })
-	told.Go(func() { r.left.run(ctx) })
+	told.Go(func() { r.tells.left.run(ctx) })
 	defer told.Wait()
 	due := time.NewTimer(time.Hour)
 	due.Stop()
@@ -215,7 +217,7 @@ func (r *rules) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-hup:
+		case <-r.hup:
 			r.reload("SIGHUP") //nolint:errcheck // told in the log and in status
 		case e := <-w.Events:
 			if r.reads(e.Name) {

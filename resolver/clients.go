@@ -86,6 +86,21 @@ func (g *Gateway) who(c *listen.Client, option func(code uint16) []byte, now tim
 	return p
 }
 
+// Leave forgets who clients were to other policies than this one: it would keep
+// those, with their lists, for as long as the clients are silent.
+func (k *Quick) Leave(in *policy.Policy) {
+	for i := range k.clients.slots {
+		if p := k.clients.slots[i].Load(); p != nil && p.policy != in {
+			k.clients.slots[i].CompareAndSwap(p, nil)
+		}
+	}
+	k.scopes.mu.Lock()
+	defer k.scopes.mu.Unlock()
+	if k.scopes.policy != in {
+		k.scopes.policy, k.scopes.known = nil, nil
+	}
+}
+
 func (p *known) identify(g *Gateway, c *listen.Client, option func(code uint16) []byte) {
 	p.asker, p.way = g.Identify(c, option)
 	p.asker.Listener, p.asker.Transport = c.Listener, c.Transport

@@ -264,6 +264,7 @@ func (a *asking) reply(ctx context.Context, q Question) (cache.Reply, error) {
 		r, err = a.g.Upstream(ctx, then.Upstream, u)
 	}
 	if err != nil {
+		a.stale = true // what is decided without it holds for this once
 		return r, err
 	}
 	good := time.Duration(r.Life-min(r.Life, r.Age)) * time.Second

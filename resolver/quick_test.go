@@ -1,6 +1,8 @@
 package resolver
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -11,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver/cache"
 	"github.com/starferry/starferry/resolver/listen"
 	"github.com/starferry/starferry/resolver/wire"
 )
@@ -232,5 +235,40 @@ func BenchmarkFast(b *testing.B) {
 		q, _ := wire.Parse(reqs[rand.IntN(len(reqs))])
 		q.Size = 1232
 		f.Fast(c, &q, out)
+	}
+}
+
+// Policies that were replaced are not kept by clients that ask no more.
+func TestReplacedPoliciesAreLeft(t *testing.T) {
+	f := newQuickFleet(t)
+	_, req := packQuestion(t, "www.allowed.test.", dns.TypeA, nil)
+	c := &listen.Client{Addr: people["alice"].from, Listener: "test", Transport: listen.UDP}
+	f.Handle(t.Context(), c, req)
+	slot := f.Quick.clients.slot(c)
+	if f.Quick.Leave(f.rules); slot.Load() == nil {
+		t.Error("who asked by the policy in force is not known any more")
+	}
+	if f.Quick.Leave(nil); slot.Load() != nil || f.Quick.scopes.policy != nil {
+		t.Error("another policy is kept")
+	}
+}
+
+// What was decided without facts that could not be had is not given again.
+func TestDecisionsWithoutFactsAreNotKept(t *testing.T) {
+	f := newQuickFleet(t)
+	ask, down := f.Upstream, true
+	f.Upstream = func(ctx context.Context, group string, q cache.Question) (cache.Reply, error) {
+		if down && q.Type != dns.TypeTXT {
+			return cache.Reply{}, errors.New("nobody answers")
+		}
+		return ask(ctx, group, q)
+	}
+	_, req := packQuestion(t, "www.answer-china.test.", dns.TypeTXT, nil)
+	c := &listen.Client{Addr: people["alice"].from, Listener: "test", Transport: listen.UDP}
+	for range 2 { // what is asked for once is not kept anyway
+		f.Handle(t.Context(), c, req)
+		if _, ok := f.fast(t, "alice", req); ok {
+			t.Error("it is kept")
+		}
 	}
 }

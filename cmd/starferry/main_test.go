@@ -177,3 +177,31 @@ func TestRole(t *testing.T) {
 		}
 	}
 }
+
+// The file of a node that runs may change, but not into one of another role.
+func TestRolesStay(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, configs.Examples); err != nil {
+		t.Fatal(err)
+	}
+	gateway := filepath.Join(dir, "gateway.yaml")
+	var of role
+	for _, r := range roles() {
+		if r.name == "gateway" {
+			of = r
+		}
+	}
+	var loader configs.Loader
+	load := of.loading(&loader, gateway, slog.New(slog.DiscardHandler))
+	load() //nolint:errcheck // there is no database of countries
+	text, err := os.ReadFile(filepath.Join(dir, "connector.yaml"))
+	if err == nil {
+		err = os.WriteFile(gateway, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load(); err == nil || !strings.Contains(err.Error(), "has role connector, not gateway") {
+		t.Errorf("a reload says %v", err)
+	}
+}

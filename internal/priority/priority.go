@@ -10,7 +10,11 @@
 package priority
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -32,7 +36,7 @@ func Prompt() error { return promptly() }
 
 // Aside calls f where it keeps nobody from work, and returns what f returns: on a
 // nice thread of its own, which has a processor, in Go's sense, beyond those that
-// there are.
+// there are. A panic is an error.
 func Aside(f func() error) error {
 	extra.lend()
 	defer extra.giveBack()
@@ -40,10 +44,20 @@ func Aside(f func() error) error {
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with the goroutine
 		beNice()
-		done <- f()
+		err := errEnded
+		defer func() {
+			if v := recover(); v != nil {
+				err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+			}
+			done <- err
+		}()
+		err = f()
 	}()
 	return <-done
 }
+
+// errEnded is the error of work that ended its goroutine.
+var errEnded = errors.New("the work ended by itself")
 
 // A spare is a processor that all who work aside share.
 type spare struct {
@@ -68,5 +82,8 @@ func (s *spare) giveBack() {
 	defer s.mu.Unlock()
 	if s.users--; s.users == 0 {
 		runtime.GOMAXPROCS(s.procs)
+		if os.Getenv("GOMAXPROCS") == "" {
+			runtime.SetDefaultGOMAXPROCS() // which follows changes of the machine
+		}
 	}
 }

@@ -3,9 +3,19 @@ package priority
 import (
 	"errors"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 )
+
+func TestAsideEnds(t *testing.T) {
+	if err := Aside(func() error { panic("at the disco") }); err == nil || !strings.Contains(err.Error(), "at the disco") || !strings.Contains(err.Error(), "priority_test.go") {
+		t.Errorf("a panic: %v", err)
+	}
+	if err := Aside(func() error { runtime.Goexit(); return nil }); err != errEnded {
+		t.Errorf("an end: %v", err)
+	}
+}
 
 // What is done aside has a processor beyond those that there were, however many
 // do so at a time, and afterwards there are as many as before.

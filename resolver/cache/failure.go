@@ -40,7 +40,7 @@ func (s *Source) refused(e *entry, now time.Time) bool {
 // fail remembers that nobody answered. It takes the place of nothing but the
 // failure before it.
 func (s *Source) fail(ctx context.Context, k Key, old *entry, begun time.Time, err error) {
-	if old != nil && old.failure == nil || ctx.Err() != nil || !errors.Is(err, upstream.ErrNoAnswer) {
+	if old != nil && old.failure == nil || ctx.Err() != nil || !errors.Is(err, upstream.ErrNoAnswer) || upstream.Busy(err) {
 		return
 	}
 	reason := err.Error()

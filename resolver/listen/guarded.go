@@ -79,10 +79,15 @@ func (w *seen) standing() guard.Standing {
 // it is there, as often as its network may get errors.
 func (s *Server) refuses(c *Client, q *wire.Question, w *seen, out []byte) (resp []byte, refused bool) {
 	switch {
-	case w.state == cookie.Malformed: // RFC 7873 section 5.2.2
-		return w.short(q, out, dns.RcodeFormatError, false), true
-	case s.admits(c.Addr.Addr(), w.proven):
+	case !s.admits(c.Addr.Addr(), w.proven):
+	case w.state != cookie.Malformed:
 		return out, false
+	default: // RFC 7873 section 5.2.2
+		resp = w.short(q, out, dns.RcodeFormatError, false)
+		if c.Transport == UDP {
+			resp = s.limits(c, q, w, resp, len(out))
+		}
+		return resp, true
 	}
 	s.dropped(c.Listener, Limited)
 	switch {
@@ -112,6 +117,21 @@ func (s *Server) limits(c *Client, q *wire.Question, w *seen, out []byte, start 
 	}
 	s.dropped(c.Listener, Limited)
 	return w.instead(q, out[:start], int(out[start+3]&15), v)
+}
+
+// limitsOdd is limits for an answer to a question that is not plain, which is
+// given or not.
+func (s *Server) limitsOdd(c *Client, resp []byte) []byte {
+	if s.Guard.Responses == nil || len(resp) < headerLen {
+		return resp
+	}
+	end, _ := wire.QuestionEnd(resp)
+	kind, name := kindOf(resp, resp[headerLen:max(headerLen, end-4)])
+	if s.judge(c, &seen{}, kind, name) == guard.Send {
+		return resp
+	}
+	s.dropped(c.Listener, Limited)
+	return nil
 }
 
 // instead answers what may go to one who did not ask: nothing, or little more

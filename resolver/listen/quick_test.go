@@ -349,3 +349,41 @@ func TestBatches(t *testing.T) {
 		}
 	}
 }
+
+// Nothing that is wrong with a question gets around the rates.
+func TestOddQuestionsAreLimited(t *testing.T) {
+	behind := func(more ...byte) []byte { return append(plainly(t), more...) }
+	record := behind(0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 1, 2, 3, 4)
+	record[11] = 1
+	available := behind()
+	available[3] = 0x80
+	for what, req := range map[string][]byte{
+		"a malformed cookie": plainly(t, &dns.EDNS0_COOKIE{Code: 10, Cookie: "0123"}), "a record behind": record, "a byte behind": behind(0), "RA": available,
+	} {
+		s := withGuard(t)
+		if what != "a malformed cookie" {
+			s.Guard.Clients = nil
+		}
+		s.Handle = func(_ context.Context, _ *Client, req []byte) []byte {
+			var m dns.Msg
+			m.Unpack(req) //nolint:errcheck // what was read counts
+			b, _ := new(dns.Msg).SetRcode(&m, dns.RcodeRefused).Pack()
+			return b
+		}
+		n := 0
+		for range 1000 {
+			resp, ok := s.quick(from(UDP), req, nil, 1232)
+			if !ok {
+				p := &packet{n: len(req), addr: from(UDP).Addr}
+				copy(p.buf[:], req)
+				resp = s.reply(t.Context(), "x", p)
+			}
+			if len(resp) > 0 {
+				n++
+			}
+		}
+		if n > 600 { // half of them slip, as of plain ones
+			t.Errorf("%s: %d of 1000 are answered", what, n)
+		}
+	}
+}

@@ -290,9 +290,9 @@ func (s *Server) reply(ctx context.Context, name string, p *packet) []byte {
 	}
 	resp = truncated(resp, s.most(c, w.proven, len(req), size))
 	if plain {
-		resp = s.limits(c, &q, &w, resp, 0)
+		return s.limits(c, &q, &w, resp, 0)
 	}
-	return resp
+	return s.limitsOdd(c, resp)
 }
 
 func (s *Server) send(ctx context.Context, sock socket, name string, p *packet, resp []byte) {

@@ -69,7 +69,7 @@ type runner struct {
 var errFailure = errors.New("it reports a failure")
 
 func (g *Group) newRace(q *Question, first *server, now time.Time) *race {
-	r := &race{g: g, q: *q, begun: now, due: now, results: make(chan *runner, g.asks())}
+	r := &race{g: g, q: *q, begun: now, due: now, results: make(chan *runner, g.asks()+1)} // one more: see last
 	r.order, r.hedge = g.order(now, first)
 	r.errs = make([]error, len(r.order))
 	return r

@@ -337,3 +337,26 @@ func TestBootstrap(t *testing.T) {
 		dial(6)
 	})
 }
+
+// Who stops while a question is asked over TCP after silence stops all that goes
+// on for it, however many wait.
+func TestStopAfterSilence(t *testing.T) {
+	quiet := func(string, *dns.Msg) []*dns.Msg { return nil }
+	play(t, Failover, false, func(s *scene) {
+		ctx, cancel := context.WithCancel(s.t.Context())
+		var all sync.WaitGroup
+		ended := make(chan error, 1)
+		go func() { ended <- s.g.Run(ctx) }()
+		synctest.Wait()
+		for _, name := range []string{"\x01a\x00", "\x01b\x00"} {
+			all.Go(func() { s.g.Exchange(ctx, Question{Name: name, Type: dns.TypeA, Class: 1}) })
+		}
+		time.Sleep(1700 * ms)
+		cancel()
+		all.Wait()
+		time.Sleep(time.Minute)
+		if len(ended) == 0 {
+			s.t.Error("the group still runs a minute after the stop")
+		}
+	}, quiet)
+}

@@ -44,6 +44,10 @@ type Dial = func(ctx context.Context, network string, addr netip.AddrPort) (net.
 // no server gave an answer that can be used.
 var ErrNoAnswer = errors.New("no server answered")
 
+// Busy reports whether an error of [Group.Exchange] says something of ourselves:
+// too much was being asked for this question to be asked too.
+func Busy(err error) bool { return errors.Is(err, errBusy) }
+
 // DefaultTimeout is how long a question may take.
 const DefaultTimeout = 2 * time.Second
 
