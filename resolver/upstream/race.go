@@ -64,6 +64,7 @@ type runner struct {
 	reply  []byte
 	err    error
 	sample bool // waited for though somebody else has won
+	last   bool // over TCP, after silence
 }
 
 var errFailure = errors.New("it reports a failure")
@@ -148,7 +149,8 @@ func (r *race) last() time.Duration {
 		}
 		s.counts.asked.Add(1)
 		s.counts.silent.Add(1)
-		r.begin(i, now, func(ctx context.Context) ([]byte, error) { return s.afterSilence(ctx, &r.q) })
+		w := r.begin(i, now, func(ctx context.Context) ([]byte, error) { return s.afterSilence(ctx, &r.q) })
+		w.last = true
 		break
 	}
 	return r.g.timeout
@@ -176,7 +178,7 @@ func (r *race) start(i int, now time.Time) {
 }
 
 // begin lets one in the order be asked by f.
-func (r *race) begin(place int, now time.Time, f func(context.Context) ([]byte, error)) {
+func (r *race) begin(place int, now time.Time, f func(context.Context) ([]byte, error)) *runner {
 	ctx, cancel := r.g.life.context(time.Until(r.begun.Add(r.g.timeout)))
 	w := &runner{place: place, begun: now, cancel: cancel}
 	r.next++
@@ -188,6 +190,7 @@ func (r *race) begin(place int, now time.Time, f func(context.Context) ([]byte, 
 		w.err = ownTime(w.err)
 		r.results <- w
 	})
+	return w
 }
 
 // gap returns how long those who were asked are waited for. The next server
@@ -212,7 +215,9 @@ func (r *race) finish(w *runner) (won bool) {
 	s.account(w.begun, w.reply, w.err)
 	switch {
 	case w.err != nil:
-		r.errs[w.place] = fmt.Errorf("server %s: %w", s.label, w.err)
+		if r.errs[w.place] == nil || w.last { // which says most
+			r.errs[w.place] = fmt.Errorf("server %s: %w", s.label, w.err)
+		}
 		r.giveUp(w.place)
 		r.g.rouse()
 		return false

@@ -249,7 +249,7 @@ func TestWhatHappenedIsSaid(t *testing.T) {
 	play(t, Failover, false, func(s *scene) {
 		delete(s.servers, "192.0.2.2:53")
 		_, err := s.g.Exchange(s.t.Context(), www)
-		want := "asking upstream for www.example.com. A: no server answered: server 192.0.2.1: no answer in time; server 192.0.2.2: connection refused"
+		want := "asking upstream for www.example.com. A: no server answered: server 192.0.2.1: no answer in time, and over TCP: no answer in time; server 192.0.2.2: connection refused"
 		if err == nil || err.Error() != want || !errors.Is(err, ErrNoAnswer) {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
