@@ -81,7 +81,12 @@ const (
 	useBlock = "block"
 )
 
+// use returns the use of the list that a condition looks into. To answer with a
+// zone is no use against it.
 func (l *linter) use(c *cond) string {
+	if c.op == opName && c.rare != nil && c.rare.zone {
+		return ""
+	}
 	if s := l.lists[c.list()]; s != nil {
 		return s.info.Use
 	}

@@ -116,10 +116,16 @@ func (c *cond) rule() *list.Rules {
 // ofList returns the name of the list to which it adds what it looks into; ""
 // if it adds to none.
 func (c *cond) ofList() string {
-	if r := c.rule(); r != nil && !r.Excepts {
+	if c.rule() != nil && !c.excepts() {
 		return c.words[0]
 	}
 	return c.list()
+}
+
+// excepts reports whether the condition looks into what is excepted from a list.
+func (c *cond) excepts() bool {
+	r := c.rule()
+	return r != nil && r.Excepts
 }
 
 // sayName puts into words what a condition on names found. Of the rules of a

@@ -1,0 +1,74 @@
+package policy_test
+
+import (
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/starferry/starferry/policy"
+)
+
+const lintRules = `||shared.test^
+||other.test^
+||v6.test^$dnstype=AAAA
+`
+
+// lintFiles are lists with modifiers and exceptions, and a zone.
+var lintFiles = map[string]string{
+	"a.txt":  lintRules,
+	"b.txt":  "shared.test\n",
+	"x.txt":  lintRules + "@@||good.shared.test^\n",
+	"z.rpz":  "@ SOA a. b. 1 1 1 1 1\nshared.test A 192.0.2.9\nbad.test CNAME .\n",
+	"v6.txt": "||v6.test^$dnstype=AAAA\n",
+}
+
+func openLintFiles(path string) (io.ReadCloser, error) {
+	if text, ok := lintFiles[path]; ok {
+		return io.NopCloser(strings.NewReader(text)), nil
+	}
+	return open(path)
+}
+
+// What is said of a list with modifiers, exceptions or answers of its own is
+// said of all of it, and of the part that a condition looks into.
+func TestLintListRules(t *testing.T) {
+	const head = `lists:
+  a: {file: a.txt, format: adblock}
+  b: {file: b.txt, format: plain}
+  x: {file: x.txt, format: adblock, use: block}
+  z: {file: z.rpz, format: rpz, use: block}
+policies:
+`
+	for _, tt := range []struct{ policies, want string }{
+		{"  - {name: both, if: {all: [{name: {list: a}}, {name: {list: b}}]}, then: {block: nxdomain}}\n", ""},
+		{"  - {name: one, if: {name: {list: a}, not: {name: {list: b}}}, then: allow}\n  - {name: two, if: {name: {list: a}}, then: {block: nxdomain}}\n", ""},
+		{"  - {name: bad, if: {name: {list: x}}, then: {block: nxdomain}}\n", ""},
+		{"  - {name: bad, if: {name: {list: x}}, then: {override: {a: 192.0.2.1}}}\n", "list x is for use: block"},
+		{"  - {name: zone, then: {override: {list: z}}}\n", ""},
+	} {
+		p, err := policy.Parse("policy.yaml", []byte(head+tt.policies+"default: block\n"), openLintFiles)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := said(p.Lint(openLintFiles))
+		if (tt.want == "") != (found == "") || !strings.Contains(found, tt.want) {
+			t.Errorf("%s\nfound %s\nwant %s", tt.policies, found, tt.want)
+		}
+	}
+}
+
+// Of a list that has exceptions too, the asker is told to get off it, or among
+// what is excepted.
+func TestListRulesRemediesExcepted(t *testing.T) {
+	p := parseRules(t, strings.Replace(ofRules, "{steer: there}", "allow", 1), lintRules+"@@||good.shared.test^\n")
+	var got []string
+	for _, r := range p.Remedies(question{ask: "shared.test", by: "bob staff", answer: "-"}.query()) {
+		got = append(got, strings.Join(r.Changes, " and "))
+	}
+	for _, want := range []string{"shared.test not in list ads", "shared.test excepted from list ads"} {
+		if !slices.Contains(got, want) {
+			t.Errorf("%q, want among them %s", got, want)
+		}
+	}
+}
