@@ -138,3 +138,26 @@ func BenchmarkAnswers(b *testing.B) {
 		}
 	})
 }
+
+// Signatures and what else signs a zone take no rule out.
+func TestSignedZone(t *testing.T) {
+	const signed = `@ SOA a. b. 1 1 1 1 1
+@ NSEC3PARAM 1 0 0 -
+bad.test CNAME .
+bad.test 60 IN RRSIG CNAME 8 2 60 20300101000000 20200101000000 1 x. AAAA
+bad.test NSEC c.test CNAME RRSIG NSEC
+  TYPE51 \\# 0
+good.test A 192.0.2.1
+good.test RRSIG ( A 8 2 60 20300101000000
+  20200101000000 1 x. AAAA )
+0p9mhaveqvm6t7vbl5lop2u3t2rp3tom NSEC3 1 1 0 - 2t7b4g4vsa5smi47k61mv5bv1a22bojr A
+`
+	names, stats, err := Source{Name: "z", Format: "rpz"}.Names(strings.NewReader(signed))
+	if _, ok := names.Lookup("bad.test"); !ok || err != nil || stats.Entries != 1 {
+		t.Errorf("bad.test is not in the list: %v, %v", err, stats.Warnings())
+	}
+	a, stats, err := Source{Name: "z", Format: "rpz"}.Answers(strings.NewReader(signed))
+	if err != nil || says(a.Of("good.test")) != "[192.0.2.1] [] [] 0s" || a.Of("bad.test") != nil || stats.Bad > 0 {
+		t.Errorf("good.test: %s, %v, %v", says(a.Of("good.test")), err, stats.Warnings())
+	}
+}
