@@ -88,7 +88,7 @@ func edges(leaves []*cond) []netip.Addr {
 }
 
 func sourcePoints(leaves []*cond) [][]Truth {
-	out := [][]Truth{pointOf(leaves, func(*cond) Truth { return Unknown })}
+	out := [][]Truth{pointOf(leaves, (*cond).sourceless)}
 	for _, a := range edges(leaves) {
 		out = append(out, pointOf(leaves, func(c *cond) Truth { return truth(c.nets.Contains(a)) }))
 	}

@@ -68,16 +68,26 @@ func ruleCond(name string, r *list.Rules) cond {
 		all.kids = append(all.kids, cond{op: opNot, kids: []cond{{op: opType, types: r.NotTypes, text: some(typeNames(r.NotTypes)) + by}}})
 	}
 	if !r.Clients.Empty() {
-		all.kids = append(all.kids, clientCond(&r.Clients))
+		all.kids = append(all.kids, clientCond(&r.Clients, unsaid(r, No)))
 	}
 	if !r.NotClients.Empty() {
-		all.kids = append(all.kids, cond{op: opNot, kids: []cond{clientCond(&r.NotClients)}})
+		all.kids = append(all.kids, cond{op: opNot, kids: []cond{clientCond(&r.NotClients, unsaid(r, Yes))}})
 	}
 	return all
 }
 
+// unsaid is what a source is that is not known, among the clients of a rule. An
+// exception that may be for somebody else does not except: else who hides where
+// he asks from would get by what is blocked for all.
+func unsaid(r *list.Rules, excludes Truth) *rare {
+	if !r.Excepts {
+		return nil
+	}
+	return &rare{unsaid: excludes}
+}
+
 // clientCond makes the condition of being one of the clients of a rule.
-func clientCond(c *list.Clients) cond {
+func clientCond(c *list.Clients, unsaid *rare) cond {
 	one := cond{op: opAny}
 	if len(c.Names) > 0 {
 		names := set(c.Names)
@@ -91,7 +101,7 @@ func clientCond(c *list.Clients) cond {
 			shown = append(shown, p.String())
 		}
 		shown = set(shown)
-		one.kids = append(one.kids, cond{op: opSource, nets: b.Build(), words: shown, text: "in " + some(shown)})
+		one.kids = append(one.kids, cond{op: opSource, nets: b.Build(), words: shown, text: "in " + some(shown), rare: unsaid})
 	}
 	return either(one.kids)
 }
