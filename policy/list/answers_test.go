@@ -161,3 +161,32 @@ good.test RRSIG ( A 8 2 60 20300101000000
 		t.Errorf("good.test: %s, %v, %v", says(a.Of("good.test")), err, stats.Warnings())
 	}
 }
+
+// Texts that differ are two answers, and a closer rule whose data is not
+// supported lets no wider one answer.
+func TestAnswersApart(t *testing.T) {
+	a, _, err := Source{Name: "z", Format: "rpz"}.Answers(strings.NewReader(`@ SOA a. b. 1 1 1 1 1
+one.test TXT "x} {16 y"
+two.test TXT "x"
+two.test TXT "y"
+*.w.test A 192.0.2.1
+x.w.test SSHFP 1 1 00
+y.w.test SSHFP 1 1 00
+y.w.test A 192.0.2.2
+*.z.w.test SSHFP 1 1 00
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"one.test": "[][] [{16 x} {16 y}] 0s", "two.test": "[][] [{16 x} {16 y}] 0s",
+		"a.w.test": "[192.0.2.1][] [] 0s", "x.w.test": "nothing", "y.w.test": "[192.0.2.2][] [] 0s", "q.z.w.test": "nothing",
+	} {
+		if got := says(a.Of(name)); strings.ReplaceAll(got, "] [", "][") != strings.ReplaceAll(want, "] [", "][") {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+	if one, two := a.Of("one.test"), a.Of("two.test"); len(one.Records) != 1 || len(two.Records) != 2 {
+		t.Errorf("%v and %v are one answer", one.Records, two.Records)
+	}
+}
