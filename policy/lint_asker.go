@@ -136,7 +136,7 @@ func manners(leaves []*cond) (out []manner) {
 		case opTransport:
 			transports = append(transports, c.words...)
 		case opRoute:
-			routes = append(routes, append(c.words, "-")...)
+			routes = slices.Concat(routes, c.words, []string{"-"})
 			services = append(services, Service{protoTCP, 1})
 		case opService:
 			services = append(services, servicesAround(c.services)...)

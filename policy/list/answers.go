@@ -211,7 +211,7 @@ func (a *Answer) addRecord(d *rpzData) error {
 	}
 	if typ == rrtype.Numbers["A"] || typ == rrtype.Numbers["AAAA"] {
 		addr, err := netip.ParseAddr(string(d.words[0]))
-		if err != nil || addr.Is4() != (typ == rrtype.Numbers["A"]) || addr.Zone() != "" || len(d.words) > 1 {
+		if err != nil || addr.Is4() != (typ == rrtype.Numbers["A"]) || addr.Zone() != "" || addr.Is4In6() || len(d.words) > 1 {
 			return fmt.Errorf("%q is no address of type %s", clip(d.words[0]), rrtype.Name(typ))
 		}
 		if addr.Is4() {
