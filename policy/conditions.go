@@ -103,6 +103,7 @@ type rare struct {
 	window    window
 	rules     *list.Rules // of a list, where some are for certain questions only
 	zone      bool        // the names are those that a zone has answers for
+	made      bool        // of the rules of a list
 	unsaid    Truth       // what a source is that is not known, where that is settled
 }
 

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -70,5 +71,28 @@ func TestListRulesRemediesExcepted(t *testing.T) {
 		if !slices.Contains(got, want) {
 			t.Errorf("%q, want among them %s", got, want)
 		}
+	}
+}
+
+// Lists of many kinds of rules, which take proofs that are not worth it, do not
+// hold the linter up.
+func TestLintManyRules(t *testing.T) {
+	var rules strings.Builder
+	for i := range 26 {
+		fmt.Fprintf(&rules, "||n%d.test^$client=10.%d.0.0/16\n", i, i)
+	}
+	files := func(string) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(rules.String())), nil }
+	p, err := policy.Parse("policy.yaml", []byte(`lists: {a: {file: a.txt, format: adblock}}
+policies:
+  - {name: one, if: {any: [{name: {list: a}}, {group: staff}]}, then: {block: nxdomain}}
+  - {name: two, if: {name: {list: a}, not: {group: lab}}, then: {block: nodata}}
+  - {name: three, if: {any: [{name: {list: a}}, {all: [{group: staff}, {name: {list: a}}]}]}, then: {block: refused}}
+  - {name: rest, then: allow}
+`), files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if looked := policy.LintProven(p, files); looked > 1<<24+1000 {
+		t.Errorf("%d conditions were looked at", looked)
 	}
 }

@@ -6,6 +6,9 @@ import "slices"
 func (l *linter) slips(r *Rule) { l.slip(r, r.when) }
 
 func (l *linter) slip(r *Rule, c *cond) {
+	if c.ofRules() {
+		return // nobody wrote what it is made of
+	}
 	if possible, ok := possibilities(l, c); ok && (possible&Yes == 0 || possible&No == 0) {
 		return // said already
 	}

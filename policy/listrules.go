@@ -31,8 +31,15 @@ func ruled(name string, set *list.Set) cond {
 	if len(important) > 0 {
 		in = cond{op: opAny, kids: append(important, in)}
 	}
-	return without(in, most)
+	in = without(in, most)
+	if in.kids != nil {
+		in.rare = &rare{made: true}
+	}
+	return in
 }
+
+// ofRules reports whether the condition is made of the rules of a list.
+func (c *cond) ofRules() bool { return c.kids != nil && c.rare != nil && c.made }
 
 func either(kids []cond) cond {
 	if len(kids) == 1 {
