@@ -96,3 +96,16 @@ policies:
 		t.Errorf("%d conditions were looked at", looked)
 	}
 }
+
+// A policy of many groups leaves room for remedies of other kinds.
+func TestRemediesOfManyGroups(t *testing.T) {
+	var groups strings.Builder
+	for i := range 30 {
+		fmt.Fprintf(&groups, "  - {name: p%d, if: {group: g%d, name: n%d.test}, then: allow}\n", i, i, i)
+	}
+	p := parseRules(t, strings.Replace(ofRules, "{steer: there}", "allow", 1)+groups.String(), lintRules)
+	got := p.Remedies(question{ask: "shared.test", by: "bob staff", answer: "-"}.query())
+	if !slices.ContainsFunc(got, func(r policy.Remedy) bool { return slices.Contains(r.Changes, "shared.test not in list ads") }) {
+		t.Errorf("not to be off the list: %+v", got)
+	}
+}

@@ -229,8 +229,9 @@ func (a *Answer) addRecord(d *rpzData) error {
 	return nil
 }
 
-// maxTXT bounds the text of a TXT record: what fits an answer over UDP.
-const maxTXT = 1000
+// MaxTXT is how long the text of a TXT record may be: eight of the strings that
+// it is cut into (RFC 1035, section 3.3.14), which fit an answer over UDP.
+const MaxTXT = 1000
 
 // numbersBefore is how many numbers stand before the name in records of a type.
 var numbersBefore = map[uint16]int{rrtype.Numbers["NS"]: 0, rrtype.Numbers["PTR"]: 0, rrtype.Numbers["MX"]: 1, rrtype.Numbers["SRV"]: 3}
@@ -281,8 +282,8 @@ func joined(words [][]byte) (string, error) {
 			}
 		}
 	}
-	if len(out) > maxTXT {
-		return "", fmt.Errorf("a text of %d bytes, more than %d", len(out), maxTXT)
+	if len(out) > MaxTXT {
+		return "", fmt.Errorf("a text of %d bytes, more than %d", len(out), MaxTXT)
 	}
 	return string(out), nil
 }

@@ -193,7 +193,7 @@ y.w.test A 192.0.2.2
 
 // An IPv4 address is none of type AAAA, however it is written.
 func TestAnswersMapped(t *testing.T) {
-	a, stats, err := Source{Name: "z", Format: "rpz"}.Answers(strings.NewReader("@ SOA a. b. 1 1 1 1 1\na.test AAAA ::ffff:192.0.2.1\n"))
+	a, stats, err := Source{Name: "z", Format: "rpz"}.Answers(strings.NewReader("@ SOA a. b. 1 1 1 1 1\na.test AAAA ::ffff:192.0.2.1\nb.test A 192.0.2.2\n"))
 	if warned := fmt.Sprint(stats.Warnings()); err != nil || a.Of("a.test") != nil || !strings.Contains(warned, "is no address of type AAAA") {
 		t.Errorf("%s, %v, %s", says(a.Of("a.test")), err, warned)
 	}
