@@ -198,7 +198,7 @@ func (a *Answer) add(r *rpzRule) error {
 	} else if err := a.addRecord(&r.data); err != nil {
 		return err
 	}
-	if ttl := time.Duration(r.data.ttl) * time.Second; ttl > 0 && (a.TTL == 0 || ttl < a.TTL) {
+	if ttl := min(time.Duration(r.data.ttl)*time.Second, maxTTL); ttl > 0 && (a.TTL == 0 || ttl < a.TTL) {
 		a.TTL = ttl
 	}
 	return nil
@@ -228,6 +228,9 @@ func (a *Answer) addRecord(d *rpzData) error {
 	a.Records = append(a.Records, Record{typ, text})
 	return nil
 }
+
+// maxTTL bounds how long an answer is kept by who asked, as in policies.
+const maxTTL = 7 * 24 * time.Hour
 
 // MaxTXT is how long the text of a TXT record may be: eight of the strings that
 // it is cut into (RFC 1035, section 3.3.14), which fit an answer over UDP.

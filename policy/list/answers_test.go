@@ -198,3 +198,11 @@ func TestAnswersMapped(t *testing.T) {
 		t.Errorf("%s, %v, %s", says(a.Of("a.test")), err, warned)
 	}
 }
+
+// Whoever asked comes back within a week.
+func TestAnswersTTLIsBounded(t *testing.T) {
+	a, _, err := Source{Name: "z", Format: "rpz"}.Answers(strings.NewReader("@ SOA a. b. 1 1 1 1 1\na.test 60d A 192.0.2.1\n"))
+	if err != nil || says(a.Of("a.test")) != "[192.0.2.1] [] [] 168h0m0s" {
+		t.Errorf("%s, %v", says(a.Of("a.test")), err)
+	}
+}
