@@ -57,8 +57,13 @@ func (u *names) then(of *yamlpos.Map, key string) {
 		u.upstreams = append(u.upstreams, groups...)
 		u.foreign = append(u.foreign, foreign{m, "resolve", "an egress asks no resolvers: resolve is for those of a gateway", "write allow"})
 	}
-	if b := m.Node("block"); b != nil && b.Text() == "page" {
+	b := m.Node("block")
+	switch {
+	case b == nil:
+	case b.Text() == "page":
 		u.foreign = append(u.foreign, foreign{m, "block", "an egress answers no devices, and has no page for them", "write block"})
+	case b.Text() == "truncate":
+		u.foreign = append(u.foreign, foreign{m, "block", "an egress is asked nothing over UDP: truncate is for the policy of a gateway", "leave the policy out, or write block"})
 	}
 }
 

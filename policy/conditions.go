@@ -103,6 +103,8 @@ type rare struct {
 	window    window
 	rules     *list.Rules // of a list, where some are for certain questions only
 	zone      bool        // the names are those that a zone has answers for
+	made      bool        // of the rules of a list
+	unsaid    Truth       // what a source is that is not known, where that is settled
 }
 
 // sees returns what the condition looks at.
@@ -314,13 +316,21 @@ func (c *cond) who(s *scene) Truth {
 		return truth(slices.Contains(c.kinds, a.Kind))
 	case opSource:
 		if !a.Source.IsValid() {
-			return Unknown
+			return c.sourceless()
 		}
 		return truth(c.nets.Contains(a.Source))
 	case opType:
 		return truth(slices.Contains(c.types, s.q.Type))
 	}
 	return c.whoElse(a)
+}
+
+// sourceless is the truth of a condition on a source that is not known.
+func (c *cond) sourceless() Truth {
+	if c.rare == nil || c.unsaid == 0 {
+		return Unknown
+	}
+	return c.unsaid
 }
 
 // whoElse judges the less usual conditions on who asks.

@@ -11,9 +11,27 @@ import (
 
 // causes are what could be otherwise for a question, the likeliest first.
 func (p *Policy) causes(q *Query) []cause {
-	out := slices.Concat(p.postureCauses(q), p.groupCauses(q), p.identityCauses(q), p.serviceCauses(q), p.timeCauses(q), p.approvalCauses(q),
+	return fewest(p.postureCauses(q), p.groupCauses(q), p.identityCauses(q), p.serviceCauses(q), p.timeCauses(q), p.approvalCauses(q),
 		p.outOf(q), p.into(q), p.shadowCauses(), p.deviceCauses(q), p.askerCauses(q))
-	return out[:min(len(out), maxCauses)]
+}
+
+// fewest puts causes together. Where they are too many, those of which there are
+// most are cut, so that many groups leave room for the list that blocks.
+func fewest(kinds ...[]cause) []cause {
+	all := 0
+	for _, k := range kinds {
+		all += len(k)
+	}
+	for ; all > maxCauses; all-- {
+		longest := 0
+		for i := range kinds {
+			if len(kinds[i]) > len(kinds[longest]) {
+				longest = i
+			}
+		}
+		kinds[longest] = kinds[longest][:len(kinds[longest])-1]
+	}
+	return slices.Concat(kinds...)
 }
 
 func (p *Policy) postureCauses(q *Query) (out []cause) {

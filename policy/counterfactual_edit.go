@@ -55,6 +55,10 @@ func targetOf(r *Rule, c *cond) target {
 		return target{of: c.op, list: name, text: "in list " + name}
 	}
 	t := target{of: c.op, text: c.text}
+	if c.excepts() {
+		t.text = "excepted from list " + c.words[0]
+		return t
+	}
 	if c.op == opName || c.op == opRegexp {
 		t.rule, t.text = r.Name, "among the names of policy "+r.Name+" ("+c.text+")"
 	}

@@ -54,3 +54,15 @@ func (p *Policy) TruthOf(name string, q *Query) Truth {
 	}
 	return No
 }
+
+// LintProven is how many conditions the proofs of Lint look at.
+func LintProven(p *Policy, open func(path string) (io.ReadCloser, error)) int {
+	l := newLinter(open)
+	l.prepare(p)
+	for i := range l.policy.rules {
+		if l.policy.rules[i].when != nil {
+			l.look(i)
+		}
+	}
+	return l.proven
+}

@@ -99,6 +99,7 @@ type linter struct {
 	places map[netip.Addr]place     // what an invented address stands for
 	found  []Finding
 	work   int // policies that were looked at for examples
+	proven int // conditions that were looked at for proofs
 }
 
 func (l *linter) find(r *Rule, flaw Flaw, q *Query, example, hint, format string, args ...any) {
@@ -113,7 +114,9 @@ func (l *linter) constants(r *Rule) { l.constant(r, r.when) }
 
 func (l *linter) constant(r *Rule, c *cond) (found bool) {
 	for i := range c.kids {
-		found = l.constant(r, &c.kids[i]) || found
+		if !c.ofRules() {
+			found = l.constant(r, &c.kids[i]) || found
+		}
 	}
 	if found {
 		return true

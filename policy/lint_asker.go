@@ -88,7 +88,7 @@ func edges(leaves []*cond) []netip.Addr {
 }
 
 func sourcePoints(leaves []*cond) [][]Truth {
-	out := [][]Truth{pointOf(leaves, func(*cond) Truth { return Unknown })}
+	out := [][]Truth{pointOf(leaves, (*cond).sourceless)}
 	for _, a := range edges(leaves) {
 		out = append(out, pointOf(leaves, func(c *cond) Truth { return truth(c.nets.Contains(a)) }))
 	}
@@ -136,7 +136,7 @@ func manners(leaves []*cond) (out []manner) {
 		case opTransport:
 			transports = append(transports, c.words...)
 		case opRoute:
-			routes = append(routes, append(c.words, "-")...)
+			routes = slices.Concat(routes, c.words, []string{"-"})
 			services = append(services, Service{protoTCP, 1})
 		case opService:
 			services = append(services, servicesAround(c.services)...)

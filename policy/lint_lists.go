@@ -120,9 +120,12 @@ func (l *linter) all(list string) (map[string]bool, *match.Names, bool) {
 	return s.entries, s.set, len(s.entries) == s.set.Len()
 }
 
-// list returns the name of the list that a condition looks into, if any.
+// list returns the name of the list that a condition looks into, if any: what
+// is excepted from a list is not in it.
 func (c *cond) list() string {
 	switch {
+	case c.excepts():
+		return ""
 	case c.op == opName && c.entries == nil && len(c.words) == 1:
 		return c.words[0]
 	case c.op == opNetwork && len(c.words) == 0:

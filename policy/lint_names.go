@@ -121,7 +121,7 @@ func (l *linter) canBe(leaves []*cond, at []Truth) bool {
 // names that are each in one of the lists, and cover one name, one is under the
 // other or both cover what is one label below the same name.
 func (l *linter) disjoint(c, d *cond) bool {
-	if c.list() == "" || d.list() == "" || c.op != opName || d.op != opName || c.names == d.names {
+	if c.op != opName || d.op != opName || c.names == d.names || !l.wholly(c) || !l.wholly(d) {
 		return false
 	}
 	pair := [2]*match.Names{c.names, d.names}
@@ -131,6 +131,12 @@ func (l *linter) disjoint(c, d *cond) bool {
 		l.apart[pair] = apart
 	}
 	return apart
+}
+
+// wholly reports whether a condition looks into all that is sampled of a list.
+func (l *linter) wholly(c *cond) bool {
+	s := l.lists[c.list()]
+	return s != nil && s.set == c.names
 }
 
 func (l *linter) proveApart(c, d *cond) bool {

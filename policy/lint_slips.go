@@ -6,6 +6,9 @@ import "slices"
 func (l *linter) slips(r *Rule) { l.slip(r, r.when) }
 
 func (l *linter) slip(r *Rule, c *cond) {
+	if c.ofRules() {
+		return // nobody wrote what it is made of
+	}
 	if possible, ok := possibilities(l, c); ok && (possible&Yes == 0 || possible&No == 0) {
 		return // said already
 	}
@@ -81,7 +84,12 @@ const (
 	useBlock = "block"
 )
 
+// use returns the use of the list that a condition looks into. To answer with a
+// zone is no use against it.
 func (l *linter) use(c *cond) string {
+	if c.op == opName && c.rare != nil && c.rare.zone {
+		return ""
+	}
 	if s := l.lists[c.list()]; s != nil {
 		return s.info.Use
 	}

@@ -6,10 +6,12 @@ import (
 )
 
 // maxTried bounds the combinations of values that a proof goes through, and
-// maxPoints those of one axis.
+// maxPoints those of one axis. maxProven bounds the conditions that all proofs
+// look at: what is not proven by then is not said.
 const (
 	maxTried  = 1 << 17
 	maxPoints = 1 << 12
+	maxProven = 1 << 24
 )
 
 // An axis is one thing that conditions look at, such as the type of the
@@ -31,8 +33,17 @@ type want struct {
 // what can may be more than there is. It is not known where that would take too
 // many tries.
 func (l *linter) together(wants ...want) (can, known bool) {
-	s := solver{axes: axesOf(l, wants), wants: wants, at: map[*cond]Truth{}, left: maxTried}
+	size := 0
+	for _, w := range wants {
+		w.when.each(func(*cond) { size++ })
+	}
+	most := min(maxTried, (maxProven-l.proven)/max(size, 1))
+	if most <= 0 {
+		return false, false
+	}
+	s := solver{axes: axesOf(l, wants), wants: wants, at: map[*cond]Truth{}, left: most}
 	can = s.solve(0)
+	l.proven += size * (most - s.left)
 	return can, s.left >= 0
 }
 

@@ -31,8 +31,15 @@ func ruled(name string, set *list.Set) cond {
 	if len(important) > 0 {
 		in = cond{op: opAny, kids: append(important, in)}
 	}
-	return without(in, most)
+	in = without(in, most)
+	if in.kids != nil {
+		in.rare = &rare{made: true}
+	}
+	return in
 }
+
+// ofRules reports whether the condition is made of the rules of a list.
+func (c *cond) ofRules() bool { return c.kids != nil && c.rare != nil && c.made }
 
 func either(kids []cond) cond {
 	if len(kids) == 1 {
@@ -68,16 +75,26 @@ func ruleCond(name string, r *list.Rules) cond {
 		all.kids = append(all.kids, cond{op: opNot, kids: []cond{{op: opType, types: r.NotTypes, text: some(typeNames(r.NotTypes)) + by}}})
 	}
 	if !r.Clients.Empty() {
-		all.kids = append(all.kids, clientCond(&r.Clients))
+		all.kids = append(all.kids, clientCond(&r.Clients, unsaid(r, No)))
 	}
 	if !r.NotClients.Empty() {
-		all.kids = append(all.kids, cond{op: opNot, kids: []cond{clientCond(&r.NotClients)}})
+		all.kids = append(all.kids, cond{op: opNot, kids: []cond{clientCond(&r.NotClients, unsaid(r, Yes))}})
 	}
 	return all
 }
 
+// unsaid is what a source is that is not known, among the clients of a rule. An
+// exception that may be for somebody else does not except: else who hides where
+// he asks from would get by what is blocked for all.
+func unsaid(r *list.Rules, excludes Truth) *rare {
+	if !r.Excepts {
+		return nil
+	}
+	return &rare{unsaid: excludes}
+}
+
 // clientCond makes the condition of being one of the clients of a rule.
-func clientCond(c *list.Clients) cond {
+func clientCond(c *list.Clients, unsaid *rare) cond {
 	one := cond{op: opAny}
 	if len(c.Names) > 0 {
 		names := set(c.Names)
@@ -91,7 +108,7 @@ func clientCond(c *list.Clients) cond {
 			shown = append(shown, p.String())
 		}
 		shown = set(shown)
-		one.kids = append(one.kids, cond{op: opSource, nets: b.Build(), words: shown, text: "in " + some(shown)})
+		one.kids = append(one.kids, cond{op: opSource, nets: b.Build(), words: shown, text: "in " + some(shown), rare: unsaid})
 	}
 	return either(one.kids)
 }
@@ -116,10 +133,16 @@ func (c *cond) rule() *list.Rules {
 // ofList returns the name of the list to which it adds what it looks into; ""
 // if it adds to none.
 func (c *cond) ofList() string {
-	if r := c.rule(); r != nil && !r.Excepts {
+	if c.rule() != nil && !c.excepts() {
 		return c.words[0]
 	}
 	return c.list()
+}
+
+// excepts reports whether the condition looks into what is excepted from a list.
+func (c *cond) excepts() bool {
+	r := c.rule()
+	return r != nil && r.Excepts
 }
 
 // sayName puts into words what a condition on names found. Of the rules of a

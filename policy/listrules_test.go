@@ -78,6 +78,31 @@ func TestListRulesExplained(t *testing.T) {
 	}
 }
 
+// An exception for networks is none for those of whom no source is known.
+func TestListRulesExceptNobodyUnknown(t *testing.T) {
+	p := parseRules(t, ofRules, `||bad.test^
+@@||bad.test^$client=192.168.0.0/16
+||other.test^
+@@||other.test^$client=~192.168.0.0/16
+||must.test^$important
+@@||must.test^$important,client=192.168.0.0/16
+`)
+	for _, tt := range []struct{ ask, by, then string }{
+		{"bad.test", "bob staff", "block nxdomain"},
+		{"bad.test", "bob staff office", "steer there"},
+		{"bad.test", "bob staff sourceless", "block nxdomain"},
+		{"other.test", "bob staff office", "block nxdomain"},
+		{"other.test", "bob staff sourceless", "block nxdomain"},
+		{"must.test", "bob staff office", "steer there"},
+		{"must.test", "bob staff sourceless", "block nxdomain"},
+	} {
+		d, trace := p.Explain(question{ask: tt.ask, by: tt.by}.query())
+		if d.String() != tt.then {
+			t.Errorf("%s by %s: %v, want %s: %s", tt.ask, tt.by, &d, tt.then, trace.Steps[0].Text)
+		}
+	}
+}
+
 // Scopes tell apart whom rules tell apart, and nobody else.
 func TestListRulesInScopes(t *testing.T) {
 	p := parseRules(t, ofRules, someRules)

@@ -74,14 +74,14 @@ func (f modelFilter) same(g modelFilter) bool {
 }
 
 // among is the truth of being one of the words, and of being none of those with ~.
-func (f modelFilter) among(words []string, is func(string) truth) truth {
+func (f modelFilter) among(words []string, is func(w string, not bool) truth) truth {
 	t, meant := isTrue, isFalse
 	all := true
 	for _, w := range words {
 		if rest, not := strings.CutPrefix(w, "~"); not {
-			t = min(t, isTrue-is(rest))
+			t = min(t, isTrue-is(rest, true))
 		} else {
-			meant, all = max(meant, is(w)), false
+			meant, all = max(meant, is(w, false)), false
 		}
 	}
 	if all {
@@ -95,14 +95,16 @@ func (f modelFilter) is(q *policy.Query, name string) truth {
 	if name != f.name && (f.alone || !under(name, f.name)) {
 		return isFalse
 	}
-	byType := f.among(f.types, func(w string) truth {
+	byType := f.among(f.types, func(w string, _ bool) truth {
 		return yes(map[string]uint16{"A": 1, "AAAA": 28, "TXT": 16, "HTTPS": 65}[w] == q.Type)
 	})
-	return min(byType, f.among(f.clients, func(w string) truth {
+	return min(byType, f.among(f.clients, func(w string, not bool) truth {
 		if w[0] == '1' {
 			switch src := q.Asker.Source; {
-			case !src.IsValid():
+			case !src.IsValid() && !f.excepts:
 				return isUnknown
+			case !src.IsValid(): // an exception that may be for somebody else is none
+				return yes(not)
 			case strings.Contains(w, "/"):
 				return yes(netip.MustParsePrefix(w).Contains(src))
 			default:

@@ -8,17 +8,14 @@ import (
 	"strings"
 
 	"github.com/starferry/starferry/internal/yamlpos"
+	"github.com/starferry/starferry/policy/list"
 	"github.com/starferry/starferry/policy/match"
 )
 
-// longestTXT is how long the text of a TXT record may be: eight of the strings
-// that it is cut into (RFC 1035, section 3.3.14), which fit an answer over UDP.
-const longestTXT = 1000
-
 // txtRecord parses the text of a TXT record.
 func txtRecord(s string) (string, error) {
-	if len(s) > longestTXT {
-		return "", fmt.Errorf("%d bytes, more than %d", len(s), longestTXT)
+	if len(s) > list.MaxTXT {
+		return "", fmt.Errorf("%d bytes, more than %d", len(s), list.MaxTXT)
 	}
 	return yamlpos.Word(s)
 }

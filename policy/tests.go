@@ -240,6 +240,9 @@ func (d *Decision) answers() (out []string) {
 	if d.Then.CNAME != "" {
 		out = append(out, d.Then.CNAME)
 	}
+	for _, r := range d.Then.Records {
+		out = append(out, typeName(r.Type)+" "+r.Text)
+	}
 	return out
 }
 

@@ -153,3 +153,17 @@ func TestTestMistakes(t *testing.T) {
 		}
 	}
 }
+
+// What an override answers with is told whatever its type, so that a change of
+// it is one.
+func TestRecordsAreTold(t *testing.T) {
+	p := parse(t, `
+policies:
+  - {name: o, if: {name: a.example}, then: {override: {txt: hello}}}
+tests:
+  - {ask: a.example TXT, want: allow}
+`)
+	if got := p.RunTests(nil, noon); len(got) != 1 || !strings.Contains(got[0].Err, "got override TXT hello by policy o") {
+		t.Errorf("%+v", got)
+	}
+}

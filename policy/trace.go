@@ -177,7 +177,7 @@ func (c *cond) say(s *scene, t Truth) string {
 	case opKind:
 		return "evidence " + a.Kind.String() + c.instead(t)
 	case opSource:
-		if t == Unknown {
+		if !a.Source.IsValid() {
 			return "source not known"
 		}
 		return fmt.Sprintf("source %v %s%s", a.Source, not, c.text)

@@ -87,7 +87,9 @@ func (s Source) Answers(r io.Reader) (*Answers, Stats, error) {
 	if err := s.read(r, &c.stats, func(line []byte) error { z.at = c.stats.line; return z.line(line, take) }); err != nil {
 		return nil, c.stats, err
 	}
-	b.finish()
+	if err := b.finish(c); err != nil {
+		return nil, c.stats, err
+	}
 	b.to.names = c.build().Names
 	return b.to, c.stats, nil
 }
@@ -100,6 +102,7 @@ type answersBuilder struct {
 	last  owner
 	open  Answer // of the last owner
 	any   bool   // there is one
+	other bool   // it has data that is not supported
 }
 
 func (b *answersBuilder) take(r rpzRule, sel *selection, c *collector) error {
@@ -121,14 +124,18 @@ func (b *answersBuilder) take(r rpzRule, sel *selection, c *collector) error {
 		return err
 	}
 	if o := (owner{key, kind == match.Under}); !b.any || o != b.last {
-		b.finish()
-		b.last, b.any, b.open = o, true, Answer{}
+		if err := b.finish(c); err != nil {
+			return err
+		}
+		b.last, b.any, b.open, b.other = o, true, Answer{}, false
 		if i, ok := b.to.owners[o]; ok {
 			b.open = b.to.all[i].clone()
 		}
 	}
 	before := b.open.empty()
 	if err := b.open.add(&r); err != nil {
+		var what beyond
+		b.other = b.other || errors.As(err, &what)
 		return err
 	}
 	if before {
@@ -138,12 +145,20 @@ func (b *answersBuilder) take(r rpzRule, sel *selection, c *collector) error {
 	return nil
 }
 
-// finish puts away the answer of the last owner.
-func (b *answersBuilder) finish() {
-	if !b.any || b.open.empty() {
-		return
+// finish puts away the answer of the last owner. One that has nothing but what
+// is not supported still is closer to its names than others.
+func (b *answersBuilder) finish(c *collector) error {
+	switch {
+	case b.any && b.open.empty() && b.other:
+		kind := match.Exact
+		if b.last.under {
+			kind = match.Under
+		}
+		return c.out.AddKey(kind, b.last.key)
+	case !b.any || b.open.empty():
+		return nil
 	}
-	text := fmt.Sprint(b.open)
+	text := fmt.Sprintf("%q %v %v %#v %d", b.open.CNAME, b.open.A, b.open.AAAA, b.open.Records, b.open.TTL)
 	i, ok := b.known[text]
 	if !ok {
 		i = uint32(len(b.to.all))
@@ -151,6 +166,7 @@ func (b *answersBuilder) finish() {
 		b.to.all = append(b.to.all, b.open)
 	}
 	b.to.owners[b.last] = i
+	return nil
 }
 
 func (a *Answer) empty() bool {
@@ -182,7 +198,7 @@ func (a *Answer) add(r *rpzRule) error {
 	} else if err := a.addRecord(&r.data); err != nil {
 		return err
 	}
-	if ttl := time.Duration(r.data.ttl) * time.Second; ttl > 0 && (a.TTL == 0 || ttl < a.TTL) {
+	if ttl := min(time.Duration(r.data.ttl)*time.Second, maxTTL); ttl > 0 && (a.TTL == 0 || ttl < a.TTL) {
 		a.TTL = ttl
 	}
 	return nil
@@ -195,7 +211,7 @@ func (a *Answer) addRecord(d *rpzData) error {
 	}
 	if typ == rrtype.Numbers["A"] || typ == rrtype.Numbers["AAAA"] {
 		addr, err := netip.ParseAddr(string(d.words[0]))
-		if err != nil || addr.Is4() != (typ == rrtype.Numbers["A"]) || addr.Zone() != "" || len(d.words) > 1 {
+		if err != nil || addr.Is4() != (typ == rrtype.Numbers["A"]) || addr.Zone() != "" || addr.Is4In6() || len(d.words) > 1 {
 			return fmt.Errorf("%q is no address of type %s", clip(d.words[0]), rrtype.Name(typ))
 		}
 		if addr.Is4() {
@@ -213,8 +229,12 @@ func (a *Answer) addRecord(d *rpzData) error {
 	return nil
 }
 
-// maxTXT bounds the text of a TXT record: what fits an answer over UDP.
-const maxTXT = 1000
+// maxTTL bounds how long an answer is kept by who asked, as in policies.
+const maxTTL = 7 * 24 * time.Hour
+
+// MaxTXT is how long the text of a TXT record may be: eight of the strings that
+// it is cut into (RFC 1035, section 3.3.14), which fit an answer over UDP.
+const MaxTXT = 1000
 
 // numbersBefore is how many numbers stand before the name in records of a type.
 var numbersBefore = map[uint16]int{rrtype.Numbers["NS"]: 0, rrtype.Numbers["PTR"]: 0, rrtype.Numbers["MX"]: 1, rrtype.Numbers["SRV"]: 3}
@@ -265,8 +285,8 @@ func joined(words [][]byte) (string, error) {
 			}
 		}
 	}
-	if len(out) > maxTXT {
-		return "", fmt.Errorf("a text of %d bytes, more than %d", len(out), maxTXT)
+	if len(out) > MaxTXT {
+		return "", fmt.Errorf("a text of %d bytes, more than %d", len(out), MaxTXT)
 	}
 	return string(out), nil
 }

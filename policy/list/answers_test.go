@@ -138,3 +138,71 @@ func BenchmarkAnswers(b *testing.B) {
 		}
 	})
 }
+
+// Signatures and what else signs a zone take no rule out.
+func TestSignedZone(t *testing.T) {
+	const signed = `@ SOA a. b. 1 1 1 1 1
+@ NSEC3PARAM 1 0 0 -
+bad.test CNAME .
+bad.test 60 IN RRSIG CNAME 8 2 60 20300101000000 20200101000000 1 x. AAAA
+bad.test NSEC c.test CNAME RRSIG NSEC
+  TYPE51 \\# 0
+good.test A 192.0.2.1
+good.test RRSIG ( A 8 2 60 20300101000000
+  20200101000000 1 x. AAAA )
+0p9mhaveqvm6t7vbl5lop2u3t2rp3tom NSEC3 1 1 0 - 2t7b4g4vsa5smi47k61mv5bv1a22bojr A
+`
+	names, stats, err := Source{Name: "z", Format: "rpz"}.Names(strings.NewReader(signed))
+	if _, ok := names.Lookup("bad.test"); !ok || err != nil || stats.Entries != 1 {
+		t.Errorf("bad.test is not in the list: %v, %v", err, stats.Warnings())
+	}
+	a, stats, err := Source{Name: "z", Format: "rpz"}.Answers(strings.NewReader(signed))
+	if err != nil || says(a.Of("good.test")) != "[192.0.2.1] [] [] 0s" || a.Of("bad.test") != nil || stats.Bad > 0 {
+		t.Errorf("good.test: %s, %v, %v", says(a.Of("good.test")), err, stats.Warnings())
+	}
+}
+
+// Texts that differ are two answers, and a closer rule whose data is not
+// supported lets no wider one answer.
+func TestAnswersApart(t *testing.T) {
+	a, _, err := Source{Name: "z", Format: "rpz"}.Answers(strings.NewReader(`@ SOA a. b. 1 1 1 1 1
+one.test TXT "x} {16 y"
+two.test TXT "x"
+two.test TXT "y"
+*.w.test A 192.0.2.1
+x.w.test SSHFP 1 1 00
+y.w.test SSHFP 1 1 00
+y.w.test A 192.0.2.2
+*.z.w.test SSHFP 1 1 00
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"one.test": "[][] [{16 x} {16 y}] 0s", "two.test": "[][] [{16 x} {16 y}] 0s",
+		"a.w.test": "[192.0.2.1][] [] 0s", "x.w.test": "nothing", "y.w.test": "[192.0.2.2][] [] 0s", "q.z.w.test": "nothing",
+	} {
+		if got := says(a.Of(name)); strings.ReplaceAll(got, "] [", "][") != strings.ReplaceAll(want, "] [", "][") {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+	if one, two := a.Of("one.test"), a.Of("two.test"); len(one.Records) != 1 || len(two.Records) != 2 {
+		t.Errorf("%v and %v are one answer", one.Records, two.Records)
+	}
+}
+
+// An IPv4 address is none of type AAAA, however it is written.
+func TestAnswersMapped(t *testing.T) {
+	a, stats, err := Source{Name: "z", Format: "rpz"}.Answers(strings.NewReader("@ SOA a. b. 1 1 1 1 1\na.test AAAA ::ffff:192.0.2.1\nb.test A 192.0.2.2\n"))
+	if warned := fmt.Sprint(stats.Warnings()); err != nil || a.Of("a.test") != nil || !strings.Contains(warned, "is no address of type AAAA") {
+		t.Errorf("%s, %v, %s", says(a.Of("a.test")), err, warned)
+	}
+}
+
+// Whoever asked comes back within a week.
+func TestAnswersTTLIsBounded(t *testing.T) {
+	a, _, err := Source{Name: "z", Format: "rpz"}.Answers(strings.NewReader("@ SOA a. b. 1 1 1 1 1\na.test 60d A 192.0.2.1\n"))
+	if err != nil || says(a.Of("a.test")) != "[192.0.2.1] [] [] 168h0m0s" {
+		t.Errorf("%s, %v", says(a.Of("a.test")), err)
+	}
+}

@@ -216,6 +216,8 @@ func (z *zone) record(words [][]byte, take func(rpzRule) error) error {
 		switch t, err := rrtype.Parse(string(typ)); {
 		case err != nil:
 			return err
+		case signing[t]:
+			return nil
 		case len(words) > 2 && (t == rrtype.Numbers["A"] || t == rrtype.Numbers["AAAA"]):
 			return errors.New("more than an address")
 		}
@@ -227,6 +229,15 @@ func (z *zone) record(words [][]byte, take func(rpzRule) error) error {
 	z.target = append(z.absolute(z.target[:0], words[1]), '.')
 	return z.rule(z.target, rpzData{ttl: ttl}, take)
 }
+
+// signing are the types of what signs a zone (RFC 4034, RFC 5155). They stand
+// beside the rules and are none.
+var signing = map[uint16]bool{
+	rrtype.Numbers["DS"]: true, rrtype.Numbers["DNSKEY"]: true, rrtype.Numbers["RRSIG"]: true, rrtype.Numbers["NSEC"]: true,
+	rrtype.Numbers["NSEC3"]: true, nsec3param: true,
+}
+
+const nsec3param = 51 // which stands at the apex, or by its number
 
 // parseTTL reads a time to live: seconds, or 1h30m as BIND has them.
 func parseTTL(word []byte) (uint32, bool) {

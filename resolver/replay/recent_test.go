@@ -152,3 +152,24 @@ func BenchmarkRecord(b *testing.B) {
 		c.Add(&r)
 	}
 }
+
+// Policies for a transport or a listener decide again what came by it.
+func TestWaysAreReplayed(t *testing.T) {
+	before, _ := policies(t)
+	after := parse(t, "policies: [{name: far, if: {any: [{transport: dot}, {listener: \"192.0.2.1:53\"}]}, then: block}]\ndefault: allow\n")
+	for _, tt := range []struct {
+		listener, transport string
+		changed             int
+	}{{"", "", 0}, {"192.0.2.1:53", "udp", 1}, {"192.0.2.2:853", "dot", 1}, {"192.0.2.2:53", "udp", 0}} {
+		r, err := querylog.Parse(asks(1, "laptop-1", "www.example.com", querylog.Keep))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Listener, r.Transport = tt.listener, tt.transport
+		c := Between(before, after)
+		c.Add(&r)
+		if d := c.Difference(1); d.Changed != tt.changed {
+			t.Errorf("%+v: %d changed", tt, d.Changed)
+		}
+	}
+}

@@ -95,7 +95,7 @@ func (c *Comparison) query(r *querylog.Record) (q *policy.Query, answered bool) 
 
 // askerOf returns who asked, as far as the record says.
 func askerOf(r *querylog.Record) policy.Asker {
-	a := policy.Asker{Source: r.Source, Verdicts: posture.Verdicts{}}
+	a := policy.Asker{Source: r.Source, Listener: r.Listener, Transport: r.Transport, Verdicts: posture.Verdicts{}}
 	a.Kind, _ = device.ParseKind(r.Kind) // one that is not known is no evidence
 	if r.Device != "" && a.Kind != device.Unidentified {
 		a.Device = &device.Device{ID: device.ID(r.Device), Kind: a.Kind, Groups: r.Groups, User: r.User}
