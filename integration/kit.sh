@@ -61,10 +61,11 @@ background() {
   pids+=($!)
 }
 
-# answers ADDRESS PORT NAME LOG: waits until a server answers.
+# answers ADDRESS PORT NAME LOG: waits until a server answers. One that still
+# loads says SERVFAIL.
 answers() {
   for _ in $(seq 100); do
-    dig "@$1" -p "$2" +tries=1 +time=1 "$3" A 2>/dev/null | grep -q "status: NOERROR" && return
+    dig "@$1" -p "$2" +tries=1 +time=1 "$3" A 2>/dev/null | grep -Eq "status: (NOERROR|NXDOMAIN)" && return
     sleep 0.1
   done
   tail -n 30 "$4" >&2
