@@ -115,7 +115,7 @@ func AppendOption(out []byte, start int, options []byte) []byte {
 }
 
 // optAt returns where the OPT record that ends a message begins, 0 if there is
-// none.
+// none whose owner is the root, written as such (RFC 6891 section 6.1.2).
 func optAt(msg []byte) int {
 	at, ok := body(msg)
 	if !ok {
@@ -127,7 +127,7 @@ func optAt(msg []byte) int {
 	for rr, ok := r.next(); ok; rr, ok = r.next() {
 		last = rr
 	}
-	if r.bad || last.Type != typeOPT || last.Section != 2 || last.End != len(msg) {
+	if r.bad || last.Type != typeOPT || last.Section != 2 || last.End != len(msg) || last.At != last.Name+5 {
 		return 0
 	}
 	return last.Name

@@ -463,3 +463,16 @@ func BenchmarkReply(b *testing.B) {
 		AppendOPT(a.Append(out, &q, Span{Age: rand.Uint32N(9)}), 0, &q, 0, &Explanation{})
 	}
 }
+
+// An OPT record whose owner is not written as the root is none of ours, and stays
+// as it is.
+func TestOptionsOfOtherOwners(t *testing.T) {
+	question := []byte{0, 1, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 1}
+	option := []byte{0, 12, 0, 0}
+	for owner, grows := range map[string]bool{"\x00": true, "\xc0\x0c": false, "\x01a\x00": false} {
+		msg := append(append(bytes.Clone(question), owner...), 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0)
+		if got := AppendOption(bytes.Clone(msg), 0, option); (len(got) > len(msg)) != grows || !grows && !bytes.Equal(got, msg) {
+			t.Errorf("owner %q: %x became %x", owner, msg, got)
+		}
+	}
+}
