@@ -16,6 +16,9 @@ func (g *Group) ask(ctx context.Context, q *Question) ([]byte, error) {
 	}
 	g.budget.earn()
 	now := time.Now()
+	if err := g.nobody(now); err != nil {
+		return nil, err
+	}
 	if g.strategy == Parallel {
 		return g.newRace(q, nil, now).run(ctx)
 	}
@@ -100,7 +103,7 @@ func (r *race) run(ctx context.Context) ([]byte, error) {
 	if r.worst != nil {
 		return r.worst, nil
 	}
-	return nil, noAnswer(r.errs)
+	return nil, r.g.fail(r.errs)
 }
 
 // expired reports whether ctx is past its deadline, which what happens at that

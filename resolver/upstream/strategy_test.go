@@ -256,6 +256,36 @@ func TestWhatHappenedIsSaid(t *testing.T) {
 	}, silent, silent)
 }
 
+// Where nobody is there, nobody is asked for a moment, whatever the name. A server
+// that says nothing is there.
+func TestNobodyIsThere(t *testing.T) {
+	play(t, Failover, false, func(s *scene) {
+		delete(s.servers, "192.0.2.1:53")
+		back := s.servers["192.0.2.2:53"]
+		delete(s.servers, "192.0.2.2:53")
+		ask := func() (asked uint64, err error) {
+			for _, of := range s.g.servers {
+				asked -= of.counts.asked.Load()
+			}
+			_, err = s.g.Exchange(s.t.Context(), www)
+			for _, of := range s.g.servers {
+				asked += of.counts.asked.Load()
+			}
+			return asked, err
+		}
+		first, err := ask()
+		again, same := ask()
+		if first == 0 || again != 0 || !errors.Is(err, ErrNoAnswer) || !errors.Is(same, ErrNoAnswer) || err.Error() != same.Error() {
+			t.Errorf("asked %d, then %d: %v, %v", first, again, err, same)
+		}
+		s.servers["192.0.2.2:53"] = back
+		time.Sleep(goneFor)
+		if n, err := ask(); n == 0 || err != nil {
+			t.Errorf("when one is back asked %d: %v", n, err)
+		}
+	}, good, good)
+}
+
 // A server that answers in lower case is asked over TCP, and after three times
 // no more in mixed case.
 func TestACaseThatIsNotKept(t *testing.T) {

@@ -73,6 +73,7 @@ type Group struct {
 	life     life
 	flights  flight.Group[Question, []byte]
 	budget   budget
+	gone     atomic.Pointer[gone] // the last time that nobody was there
 
 	questions, shared, hedged atomic.Uint64
 	waiting                   atomic.Uint64 // questions that are not asked before a server is back

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,7 +35,7 @@ type world struct {
 func (w *world) dial(_ context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
 	server := w.servers[addr.String()]
 	if server == nil || w.refusesTCP && network == "tcp" {
-		return nil, errors.New("connection refused")
+		return nil, syscall.ECONNREFUSED
 	}
 	near, far := net.Pipe()
 	w.wg.Go(func() {
