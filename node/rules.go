@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -80,6 +81,7 @@ func makeRules(load func() (*Loaded, error), apply func(*Loaded) error, after fu
 // first is the first swap. Somebody waits for it, so nothing is left to others.
 func (r *rules) first() error {
 	_, err := r.swap(nil, func(read func() error) error { return read() })
+	debug.FreeOSMemory() // of what was taken for reading, much
 	return err
 }
 
