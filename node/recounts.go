@@ -43,8 +43,8 @@ const (
 	changesLogged = 2
 )
 
-func newRecounts(log *slog.Logger, left *leavings) recounts {
-	return recounts{log: log, left: left, queue: make(chan *recount, maxRecounts), mu: new(sync.Mutex)}
+func newRecounts(log *slog.Logger) recounts {
+	return recounts{log: log, left: newLeavings(), queue: make(chan *recount, maxRecounts), mu: new(sync.Mutex)}
 }
 
 // hurry has reloads told of as far as it is known: another one begins.

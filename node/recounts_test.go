@@ -87,7 +87,7 @@ func TestReloadsDoNotWait(t *testing.T) {
 		return p
 	}
 	var log said
-	r := newRecounts(slog.New(slog.NewJSONHandler(&log, nil)), newLeavings())
+	r := newRecounts(slog.New(slog.NewJSONHandler(&log, nil)))
 	file := t.TempDir() + "/q.jsonl"
 	if err := os.WriteFile(file, []byte(strings.Repeat(`{"time":"2026-11-04T18:30:00Z","name":"x.example","type":"A","action":"allow"}`+"\n", 3)), 0o600); err != nil {
 		t.Fatal(err)

@@ -67,7 +67,7 @@ func newRules(load func() (*Loaded, error), apply func(*Loaded) error, after fun
 // makeRules is newRules for a node that serves before it has read anything: until
 // somebody calls first there is no policy.
 func makeRules(load func() (*Loaded, error), apply func(*Loaded) error, after func(), log *slog.Logger, near *Surroundings) (*rules, error) {
-	r := &rules{load: load, apply: apply, after: after, log: log, lists: near.Lists, tells: newRecounts(log, newLeavings()), hup: make(chan os.Signal, 1)}
+	r := &rules{load: load, apply: apply, after: after, log: log, lists: near.Lists, tells: newRecounts(log), hup: make(chan os.Signal, 1)}
 	r.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "starferry_reloads_total", Help: "Reloads of policy and devices, by result: ok or refused.",
 	}, []string{"result"})

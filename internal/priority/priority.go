@@ -81,9 +81,10 @@ func (s *spare) giveBack() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.users--; s.users == 0 {
-		runtime.GOMAXPROCS(s.procs)
-		if os.Getenv("GOMAXPROCS") == "" {
-			runtime.SetDefaultGOMAXPROCS() // which follows changes of the machine
+		if os.Getenv("GOMAXPROCS") != "" {
+			runtime.GOMAXPROCS(s.procs)
+			return
 		}
+		runtime.SetDefaultGOMAXPROCS() // which follows changes of the machine
 	}
 }
