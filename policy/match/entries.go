@@ -12,6 +12,7 @@ const blockShift = 13
 type entries struct {
 	blocks [][]uint64 // all full but the last
 	len    int
+	freed  int // so many blocks are given up
 }
 
 func (e *entries) at(i int) *uint64 {
@@ -130,6 +131,15 @@ func (e *entries) appendTo(row []uint64, first, end int) []uint64 {
 		first += len(block)
 	}
 	return row
+}
+
+// free returns the full blocks that lie before an entry, which nobody looks at
+// any more. It returns each of them once.
+func (e *entries) free(before int) [][]uint64 {
+	n := before>>blockShift - e.freed
+	free := e.blocks[e.freed : e.freed+n]
+	e.freed += n
+	return free
 }
 
 // cut leaves the first n entries, and no room after them.

@@ -24,7 +24,9 @@ func NewFilter(sets ...*Names) *Filter {
 	}
 	f := &Filter{words: make([]uint64, names*bitsPerName/64+1)}
 	for _, s := range leaves {
-		f.add(s.entries.slots)
+		for _, slots := range s.entries.parts {
+			f.add(slots)
+		}
 		f.add(s.entries.rest)
 	}
 	return f

@@ -16,16 +16,15 @@ import (
 // (Belazzougui, Botelho and Dietzfelbinger, "Hash, displace, and compress",
 // 2009). Pilots are tried until one is good, first for the buckets that are
 // full, as long as there is room. So that this does not wait for memory either,
-// each 512 buckets have a part of the slots.
+// each 256 buckets have a part of the slots.
 //
-// For an entry that is 1.6 bytes of a bucket and 17 of the slots, of which about
-// half stay free: there is room for these while the set is built, when its
-// entries exist twice. A few entries have neither and are just looked through.
+// For an entry that is 1.6 bytes of a bucket and 10 of the slots, of which a fifth
+// stays free. While the set is built, its entries give way to slots block by
+// block. A few entries have neither and are just looked through.
 type table struct {
 	len     int
-	slots   []uint64
+	parts   [][]uint64 // of equal size; each belongs to perPart buckets
 	buckets []uint64
-	part    int      // so many slots belong to perPart buckets
 	rest    []uint64 // in order, the entries of buckets that no pilot was good for
 }
 
@@ -33,7 +32,7 @@ const (
 	few       = 8 // so many entries have no buckets
 	perBucket = 5
 	perPart   = 1 << partShift
-	partShift = 9
+	partShift = 8
 
 	pilotBits = 8
 	noPilot   = 1<<pilotBits - 1 // the bucket's entries are in the rest
@@ -52,26 +51,60 @@ func newTable(e *entries) table {
 	starts := e.group(n)
 	e.unite(starts)
 	if e.len <= few {
-		return table{len: e.len, slots: e.blocks[0]}
+		return table{len: e.len, parts: e.blocks}
 	}
-	parts := (n + perPart - 1) / perPart
-	t := table{len: e.len, part: e.len*15/(7*parts) + 1, buckets: make([]uint64, n)}
-	t.slots = make([]uint64, parts*t.part)
+	t := table{len: e.len, parts: make([][]uint64, (n+perPart-1)/perPart), buckets: make([]uint64, n)}
+	size := e.len*5/(4*len(t.parts)) + 1
+	room := space{left: size * len(t.parts)}
 	var near []uint64
-	for p := range parts {
+	for p := range t.parts {
 		bounds := starts[p*perPart : min((p+1)*perPart, n)+1]
-		near = e.appendTo(near[:0], int(bounds[0]), int(bounds[len(bounds)-1]))
-		t.fill(p, bounds, near)
+		end := int(bounds[len(bounds)-1])
+		near = e.appendTo(near[:0], int(bounds[0]), end)
+		room.give(e.free(end))
+		t.parts[p] = room.take(size)
+		t.fill(t.parts[p], t.buckets[p*perPart:], bounds, near)
 	}
 	slices.Sort(t.rest)
 	return t
 }
 
+// A space is where the slots of a table come from: blocks of entries that are
+// used up, and new ones when there are none.
+type space struct {
+	blocks [][]uint64
+	begun  []uint64 // what is left of one
+	left   int      // so many slots are still to be taken
+}
+
+func (s *space) give(blocks [][]uint64) { s.blocks = append(s.blocks, blocks...) }
+
+// take returns so many free slots.
+func (s *space) take(n int) []uint64 {
+	if len(s.begun) < n {
+		s.begun = s.block(n)
+	}
+	slots := s.begun[:n:n]
+	s.begun = s.begun[n:]
+	s.left -= n
+	clear(slots)
+	return slots
+}
+
+// block returns a block that n slots at least fit into.
+func (s *space) block(n int) []uint64 {
+	last := len(s.blocks) - 1
+	if last < 0 || len(s.blocks[last]) < n {
+		return make([]uint64, min(s.left, max(n, perBlock/n*n)))
+	}
+	b := s.blocks[last]
+	s.blocks = s.blocks[:last]
+	return b
+}
+
 // fill puts the entries of a part's buckets, which begin at the bounds, into
 // its slots.
-func (t *table) fill(part int, bounds []uint32, entries []uint64) {
-	buckets := t.buckets[part*perPart:]
-	slots := t.slots[part*t.part:][:t.part]
+func (t *table) fill(slots, buckets []uint64, bounds []uint32, entries []uint64) {
 	var order [perPart]uint16
 	for _, b := range fullFirst(bounds, order[:]) {
 		of := entries[bounds[b]-bounds[0] : bounds[b+1]-bounds[0]]
@@ -174,7 +207,7 @@ func isZero(x uint64) uint64 { return (x|-x)>>63 ^ 1 }
 // find returns the kind of the entry with this hash, 0 if there is none.
 func (t *table) find(hash uint64) Kind {
 	if t.buckets == nil {
-		return among(t.slots, hash)
+		return t.amongFew(hash)
 	}
 	b := bucket(hash, len(t.buckets))
 	pilot := t.buckets[b] & noPilot
@@ -182,11 +215,19 @@ func (t *table) find(hash uint64) Kind {
 		first, _ := slices.BinarySearch(t.rest, hash<<kindBits)
 		return among(t.rest[first:min(first+1, len(t.rest))], hash)
 	}
-	s := b>>partShift*t.part + slot(hash, pilot, t.part)
-	if kind := t.slots[s] ^ hash<<kindBits; kind < 1<<kindBits {
+	slots := t.parts[b>>partShift]
+	if kind := slots[slot(hash, pilot, len(slots))] ^ hash<<kindBits; kind < 1<<kindBits {
 		return Kind(kind)
 	}
 	return 0
+}
+
+// amongFew returns the kind of the entry with this hash in a table without buckets.
+func (t *table) amongFew(hash uint64) Kind {
+	if len(t.parts) == 0 {
+		return 0
+	}
+	return among(t.parts[0], hash)
 }
 
 // among returns the kind of that of a few entries that has this hash.
