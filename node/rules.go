@@ -228,11 +228,19 @@ func (r *rules) Run(ctx context.Context) error {
 		case err := <-w.Errors:
 			r.log.Warn("watching files", "err", err)
 		case <-due.C:
-			if r.read() {
-				continue // somebody has had it read meanwhile
-			}
-			r.reload("a file changed") //nolint:errcheck // told in the log and in status
+			r.changed()
 		}
+	}
+}
+
+// changed reloads, as a file has changed, unless that was read already. It waits
+// for a reload in work: mostly whoever has changed a file has asked for that.
+func (r *rules) changed() {
+	r.turn.Lock()
+	read := r.read()
+	r.turn.Unlock()
+	if !read {
+		r.reload("a file changed") //nolint:errcheck // told in the log and in status
 	}
 }
 

@@ -4,8 +4,14 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -47,5 +53,55 @@ func TestPolicyIsTested(t *testing.T) {
 	}
 	if r.now().Version() != version || applied != 1 {
 		t.Error("a policy whose tests fail is in force")
+	}
+}
+
+// A file that is changed and then reloaded by command is read once, even if it
+// is noticed that it has changed while the reload is in work.
+func TestChangedWhileReloading(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(file, []byte("policies: []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	earlier := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(file, earlier, earlier); err != nil {
+		t.Fatal(err)
+	}
+	entered, leave := make(chan bool), make(chan bool)
+	var loads atomic.Int32
+	load := func() (*Loaded, error) {
+		if loads.Add(1) == 2 {
+			entered <- true
+			<-leave
+		}
+		p, err := policy.Parse(file, []byte("policies: []\n"), nil)
+		return &Loaded{Policy: p, Files: []string{file}}, err
+	}
+	near := &Surroundings{}
+	near.fill()
+	r, err := newRules(load, func(*Loaded) error { return nil }, func() {}, near.Log, near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(file, earlier, earlier.Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	var both sync.WaitGroup
+	both.Go(func() { r.reload("asked") }) //nolint:errcheck // the policy is good
+	<-entered
+	both.Go(r.changed)
+	for range 1000 {
+		runtime.Gosched() // it may look now
+	}
+	close(leave)
+	both.Wait()
+	if n := loads.Load(); n != 2 {
+		t.Errorf("%d readings, want 2", n)
+	}
+	if err := os.Chtimes(file, earlier, earlier.Add(2*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if r.changed(); loads.Load() != 3 {
+		t.Error("a change is not read")
 	}
 }
