@@ -337,13 +337,13 @@ func TestFailures(t *testing.T) {
 			}
 		}, ""},
 		"lost, and answered at another try": {func(r *report) { r.unheard, r.tally.rows[0].retried = 5, 5 }, ""},
-		"answers not read":     {func(r *report) { r.unread = 5 }, "not valid: 5 answers"},
-		"asked late":           {func(r *report) { r.late = 1100 * time.Millisecond }, "not valid: a question was asked 1.1s"},
-		"no samples":              {func(r *report) { r.samples = nil }, "too few"},
-		"a reload without effect": {func(r *report) { r.loaded-- }, "10 of 11 reloads"},
-		"a refused reload":        {func(r *report) { r.after[`starferry_reloads_total{result="refused"}`] = 1 }, "refused"},
-		"a load that was less":    {func(r *report) { r.tally.rows[0].asked = 0 }, "not valid: only 2160 of 2700"},
-		"connections that broke":  {func(r *report) { r.tally.broken = 2 }, "2 connections"},
+		"answers not read":                  {func(r *report) { r.unread = 5 }, "not valid: 5 answers"},
+		"asked late":                        {func(r *report) { r.late = 1100 * time.Millisecond }, "not valid: a question was asked 1.1s"},
+		"no samples":                        {func(r *report) { r.samples = nil }, "too few"},
+		"a reload without effect":           {func(r *report) { r.loaded-- }, "10 of 11 reloads"},
+		"a refused reload":                  {func(r *report) { r.after[`starferry_reloads_total{result="refused"}`] = 1 }, "refused"},
+		"a load that was less":              {func(r *report) { r.tally.rows[0].asked = 0 }, "not valid: only 2160 of 2700"},
+		"connections that broke":            {func(r *report) { r.tally.broken = 2 }, "2 connections"},
 	} {
 		r := good()
 		tt.change(r)
