@@ -3,6 +3,7 @@ package listen
 import (
 	"context"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +57,10 @@ func (w *workers) take(ctx context.Context, p *packet) {
 	switch w.queue.enter(p.addr.Addr().Unmap(), p) {
 	case taken:
 		w.begin(p)
+	case later:
+		// Workers that need nothing but to be run go first, or the reader, who
+		// finds ever more under a high load, would fill the queue before they do.
+		runtime.Gosched()
 	case full:
 		if resp := w.s.busy(w.name, p); len(resp) > 0 {
 			w.s.send(ctx, w.sock, w.name, p, resp)
