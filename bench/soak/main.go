@@ -66,7 +66,7 @@ func soak(ctx context.Context, w *world, span time.Duration, most int) error {
 		return err
 	}
 	rate := min(most, max(1, capacity*share/100))
-	fmt.Printf("# capacity: %d questions a second without a loss; load: %d (%d %%) for %v\n", capacity, rate, 100*rate/capacity, span)
+	fmt.Printf("# capacity: %d questions a second without a loss; load: %d (%d %%) for %v\n", capacity, rate, (100*rate+capacity/2)/capacity, span)
 	r, err := w.suffer(ctx, l.with(rate, span, period(span)), scheduled(span), markers)
 	if err != nil {
 		return err
