@@ -45,8 +45,8 @@ func (c *chaos) until(ctx context.Context, at time.Duration) bool {
 }
 
 // kill ends upstreams and has them come again until ctx is done.
-func (c *chaos) kill(ctx context.Context, span time.Duration) {
-	for _, t := range turns(span) {
+func (c *chaos) kill(ctx context.Context, turns []turn) {
+	for _, t := range turns {
 		if !c.until(ctx, t.at) {
 			return
 		}
@@ -77,12 +77,12 @@ func (c *chaos) note(t turn) {
 
 // reload has the gateway take the other version, again and again until ctx is
 // done: by its control socket and by SIGHUP in turn.
-func (c *chaos) reload(ctx context.Context, span time.Duration) {
-	for i, at := range reloads(span) {
+func (c *chaos) reload(ctx context.Context, reloads []time.Duration) {
+	for i, at := range reloads {
 		if !c.until(ctx, at) {
 			return
 		}
-		version := 1 - i%2
+		version := 1 - c.world.current
 		if err := c.world.version(version); err != nil {
 			c.complain("writing version %d: %v", version, err)
 			return

@@ -18,6 +18,11 @@ type report struct {
 	samples []sample
 	before  map[string]float64 // metrics, before and after the load
 	after   map[string]float64
+	late    time.Duration // that a question was asked at most after it was due
+	unread  int           // answers that were lost in this program's sockets
+	unheard int           // questions that were lost in the gateway's
+	next    uint64        // number of the question behind the last
+
 	reloads int      // that were asked for
 	loaded  int      // and in force as soon as they should be
 	wrong   []string // what went wrong besides
@@ -28,13 +33,13 @@ type report struct {
 func period(span time.Duration) time.Duration { return min(time.Minute, span/4) }
 
 const (
-	growth = 1.15 // that the last row may have over the second
+	growth = 1.15 // that the last cycle may have over the second
 	slack  = 8    // that files and goroutines may have besides
 )
 
 // failures returns what should not be; none if all is well.
 func (r *report) failures() []string {
-	all := append(r.replies(), r.growth()...)
+	all := append(append(r.invalid(), r.replies()...), r.growth()...)
 	if ok := r.grown(`starferry_reloads_total{result="ok"}`); r.loaded < r.reloads || ok < float64(r.reloads) {
 		all = append(all, fmt.Sprintf("%d of %d reloads took effect, and the gateway counts %.0f", r.loaded, r.reloads, ok))
 	}
@@ -45,6 +50,26 @@ func (r *report) failures() []string {
 }
 
 func (r *report) grown(metric string) float64 { return r.after[metric] - r.before[metric] }
+
+// invalid returns what this program, not the gateway, has done wrong, so that
+// the run shows nothing.
+func (r *report) invalid() []string {
+	var all []string
+	asked := 0
+	for _, row := range r.tally.rows {
+		asked += row.asked
+	}
+	if want := int(r.span.Seconds() * float64(r.rate)); asked < want*99/100 {
+		all = append(all, fmt.Sprintf("not valid: only %d of %d questions could be asked: this machine is too busy", asked, want))
+	}
+	if r.late > tryTime {
+		all = append(all, fmt.Sprintf("not valid: a question was asked %v after it was due: this machine is too busy", r.late.Round(time.Millisecond)))
+	}
+	if r.unread > 0 {
+		all = append(all, fmt.Sprintf("not valid: %d answers were not read in time: this machine is too busy", r.unread))
+	}
+	return all
+}
 
 // replies returns what is wrong with replies.
 func (r *report) replies() []string {
@@ -57,13 +82,6 @@ func (r *report) replies() []string {
 	}
 	for _, what := range slices.Sorted(maps.Keys(count)) {
 		all = append(all, fmt.Sprintf("%d × %s", count[what], what))
-	}
-	asked := 0
-	for _, row := range r.tally.rows {
-		asked += row.asked
-	}
-	if want := int(r.span.Seconds() * float64(r.rate)); asked < want*99/100 {
-		all = append(all, fmt.Sprintf("only %d of %d questions could be asked: this machine is too busy", asked, want))
 	}
 	if r.tally.broken > 0 {
 		all = append(all, fmt.Sprintf("%d connections were lost", r.tally.broken))
@@ -90,14 +108,18 @@ var sizes = []size{
 	{"goroutines", func(s sample) float64 { return s.goroutines }, slack},
 }
 
-// growth returns what the gateway has grown by.
+// growth returns what the gateway has grown by: in the last whole cycle, over the
+// second. Parts of cycles cannot be compared: an outage takes sockets.
 func (r *report) growth() []string {
 	var all []string
-	each := period(r.span)
+	last := r.span.Truncate(cycle) - cycle
+	if last <= cycle {
+		return nil
+	}
 	for _, s := range sizes {
-		early, n := typical(r.samples, each, 2*each, s.of)
-		late, m := typical(r.samples, r.span-each, r.span, s.of)
-		switch least := int(each.Seconds() / 2); {
+		early, n := typical(r.samples, cycle, 2*cycle, s.of)
+		late, m := typical(r.samples, last, last+cycle, s.of)
+		switch least := int(cycle.Seconds() / 2); {
 		case n < least || m < least:
 			all = append(all, fmt.Sprintf("%s: %d and %d samples are too few", s.name, n, m))
 		case late > early*growth+s.slack:
@@ -142,6 +164,8 @@ func (r *report) facts(w io.Writer) {
 	for _, g := range r.gaps {
 		fmt.Fprintf(w, "# all upstreams were dead from %v to %v\n", g.from.Round(time.Millisecond), g.to.Round(time.Millisecond))
 	}
+	fmt.Fprintf(w, "# questions lost in the gateway's sockets: %d; answers lost in those of this program: %d; asked at most %v late\n",
+		r.unheard, r.unread, r.late.Round(time.Millisecond))
 	for _, name := range slices.Sorted(maps.Keys(r.after)) {
 		dropped := strings.HasPrefix(name, "starferry_dns_dropped_total") || strings.HasPrefix(name, "starferry_reloads_total")
 		if n := r.grown(name); n > 0 && dropped {

@@ -26,6 +26,7 @@ type link interface {
 type asked struct {
 	question
 	due  time.Duration // since the load began; what it took counts from here
+	sent time.Duration // and its tries from here
 	open bool
 }
 
@@ -55,14 +56,14 @@ func newLane(m *mix, each time.Duration) *lane {
 
 // ask puts a question to those that flush sends. It is false if all ids
 // are taken; then it asks nothing.
-func (l *lane) ask(q question, due time.Duration) bool {
+func (l *lane) ask(q question, due, now time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.next-l.cursors[tries-1] >= ids {
 		return false
 	}
 	a := &l.ring[l.next%ids]
-	*a = asked{question: q, due: due, open: true}
+	*a = asked{question: q, due: due, sent: now, open: true}
 	l.write(a, uint16(l.next))
 	l.next++
 	l.open++
@@ -85,7 +86,7 @@ func (l *lane) overdue(now time.Duration) {
 	defer l.mu.Unlock()
 	for try := range l.cursors {
 		age := time.Duration(try+1) * tryTime
-		for c := &l.cursors[try]; *c < l.next && now-l.ring[*c%ids].due >= age; *c++ {
+		for c := &l.cursors[try]; *c < l.next && now-l.ring[*c%ids].sent >= age; *c++ {
 			if a := &l.ring[*c%ids]; a.open {
 				l.late(a, uint16(*c), try, now)
 			}

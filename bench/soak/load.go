@@ -16,18 +16,28 @@ const (
 	run         = 16  // questions after another over one socket
 )
 
+// sources are the addresses that questions over UDP come from.
+var sources = netip.MustParsePrefix("127.0.1.0/24")
+
 // A load asks a server.
 type load struct {
 	mix   *mix
 	to    netip.AddrPort
 	span  time.Duration
-	rate  int           // questions a second; zero: as many as are answered, see capacity
+	rate  int           // questions a second; zero: as many as are answered
 	each  time.Duration // how long a row of the tally is
 	first uint64        // number of the first question: those before were asked by somebody else
 
 	start   time.Time
 	packets []*lane
 	streams []*lane
+	late    time.Duration // that a question was asked at most after it was due
+	unread  int           // answers that the kernel could not keep for us
+}
+
+// with returns another load of the same sort.
+func (l *load) with(rate int, span, each time.Duration) *load {
+	return &load{mix: l.mix, to: l.to, first: l.first, rate: rate, span: span, each: each}
 }
 
 func (l *load) now() time.Duration { return time.Since(l.start) }
@@ -42,6 +52,9 @@ func (l *load) ask(ctx context.Context) (*tally, uint64, error) {
 	next := l.first
 	if err == nil {
 		next, err = l.send(ctx)
+	}
+	if err == nil {
+		l.unread, err = lostBefore(func(at netip.AddrPort) bool { return sources.Contains(at.Addr()) })
 	}
 	cancel()
 	for _, c := range closing {
@@ -65,7 +78,9 @@ func (l *load) open(ctx context.Context, wg *sync.WaitGroup) (closing []func() e
 	l.start = time.Now()
 	for i := range packetLanes {
 		ln := newLane(l.mix, l.each)
-		p, err := dialPackets(netip.AddrFrom4([4]byte{127, 0, 1, byte(1 + i)}), l.to)
+		from := sources.Addr().As4()
+		from[3] = byte(1 + i)
+		p, err := dialPackets(netip.AddrFrom4(from), l.to)
 		if err != nil {
 			return closing, err
 		}
@@ -86,10 +101,11 @@ func (l *load) open(ctx context.Context, wg *sync.WaitGroup) (closing []func() e
 
 // send asks everything when it is due, in an open loop: answers that are late
 // hold back no question, and what a question took counts from when it was due.
+// That it is asked later is this program's fault: its tries count from then.
 func (l *load) send(ctx context.Context) (next uint64, err error) {
 	lanes := l.lanes()
 	i := l.first
-	for now := l.now(); now < l.span+tries*tryTime; now = l.now() {
+	for now := l.now(); now < l.span+2*tries*tryTime; now = l.now() {
 		open := 0
 		for _, ln := range lanes {
 			ln.overdue(now)
@@ -111,7 +127,7 @@ func (l *load) send(ctx context.Context) (next uint64, err error) {
 		time.Sleep(tick)
 	}
 	for _, ln := range lanes {
-		ln.overdue(l.span + 2*tries*tryTime) // what is open is lost
+		ln.overdue(l.now() + tries*tryTime) // what is open is lost
 	}
 	return i, nil
 }
@@ -138,12 +154,13 @@ func (l *load) one(i uint64, now time.Duration) error {
 	due := now
 	if l.rate > 0 {
 		due = time.Duration(i-l.first) * time.Second / time.Duration(l.rate)
+		l.late = max(l.late, now-due)
 	}
 	ln := l.packets[i/run%packetLanes]
 	if q.stream {
 		ln = l.streams[i%streamLanes]
 	}
-	if !ln.ask(q, due) {
+	if !ln.ask(q, due, now) {
 		return errTooMany
 	}
 	return nil

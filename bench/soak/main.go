@@ -25,14 +25,6 @@ import (
 	"time"
 )
 
-// capacity is how the capacity is measured: what is answered in a closed loop,
-// but for the first of these seconds, in which the caches fill.
-const (
-	capacitySpan = 4 * time.Second
-	capacityEach = time.Second
-	share        = 80 // of 100: the load that lasts
-)
-
 func main() {
 	w := &world{}
 	flag.StringVar(&w.dir, "dir", ".", "folder of the gateway's files")
@@ -68,15 +60,14 @@ func soak(ctx context.Context, w *world, span time.Duration, most int) error {
 	if err := w.open(m); err != nil {
 		return err
 	}
-	first := &load{mix: m, to: w.gateway, span: capacitySpan, each: capacityEach}
-	t, next, err := first.ask(ctx)
+	l := &load{mix: m, to: w.gateway}
+	capacity, err := w.capacity(ctx, l, markers)
 	if err != nil {
 		return err
 	}
-	answered := capacity(t)
-	l := &load{mix: m, to: w.gateway, span: span, each: period(span), first: next, rate: min(most, max(1, answered*share/100))}
-	fmt.Printf("# capacity: %d answers a second; load: %d questions a second for %v\n", answered, l.rate, span)
-	r, err := w.suffer(ctx, l, markers)
+	rate := min(most, max(1, capacity*share/100))
+	fmt.Printf("# capacity: %d questions a second without a loss; load: %d (%d %%) for %v\n", capacity, rate, (100*rate+capacity/2)/capacity, span)
+	r, err := w.suffer(ctx, l.with(rate, span, period(span)), scheduled(span), markers)
 	if err != nil {
 		return err
 	}
@@ -86,30 +77,23 @@ func soak(ctx context.Context, w *world, span time.Duration, most int) error {
 	return w.verdict(r)
 }
 
-// capacity returns the answers a second of all rows but the first.
-func capacity(t *tally) int {
-	answered, n := 0, 0
-	for i, r := range t.rows {
-		if at := time.Duration(i) * t.each; at >= t.each && at < capacitySpan {
-			answered, n = answered+r.answered, n+1
-		}
-	}
-	return answered / max(1, n)
-}
-
 // suffer puts the load on, and does what is to be endured under it.
-func (w *world) suffer(ctx context.Context, l *load, markers [2][]byte) (*report, error) {
+func (w *world) suffer(ctx context.Context, l *load, p plan, markers [2][]byte) (*report, error) {
 	before, err := w.scrape(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r := &report{span: l.span, rate: l.rate, before: before, reloads: len(reloads(l.span))}
+	unheard, err := lostBefore(w.serves)
+	if err != nil {
+		return nil, err
+	}
+	r := &report{span: l.span, rate: l.rate, before: before, reloads: len(p.reloads)}
 	c := &chaos{world: w, mix: l.mix, markers: markers, start: time.Now()}
 	during, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	wg.Go(func() { c.kill(during, l.span) })
-	wg.Go(func() { c.reload(during, l.span) })
+	wg.Go(func() { c.kill(during, p.turns) })
+	wg.Go(func() { c.reload(during, p.reloads) })
 	wg.Go(func() { r.samples = w.samples(during, c.start) })
 	wg.Go(func() {
 		select {
@@ -119,10 +103,15 @@ func (w *world) suffer(ctx context.Context, l *load, markers [2][]byte) (*report
 		case <-during.Done():
 		}
 	})
-	r.tally, _, err = l.ask(during)
+	r.tally, r.next, err = l.ask(during)
 	cancel()
 	wg.Wait()
 	r.gaps, r.wrong, r.loaded = c.watch.gaps, c.wrong, c.loaded
+	r.late, r.unread = l.late, l.unread
+	if err == nil {
+		r.unheard, err = lostBefore(w.serves)
+		r.unheard -= unheard
+	}
 	return r, err
 }
 

@@ -7,6 +7,15 @@ const cycle = time.Minute
 
 const reloadEvery = 10 * time.Second
 
+// A plan is what happens to the world, and when.
+type plan struct {
+	turns   []turn
+	reloads []time.Duration
+}
+
+// scheduled returns what happens in a run of this length.
+func scheduled(span time.Duration) plan { return plan{turns(span), reloads(span)} }
+
 // A turn is that an upstream ends, or is there again.
 type turn struct {
 	at     time.Duration

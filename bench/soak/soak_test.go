@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -189,7 +191,7 @@ func (s *sink) send(msgs [][]byte) {
 
 // What a lane makes of a question that is answered at a time, or never.
 func TestLane(t *testing.T) {
-	const due = 10 * time.Millisecond
+	const due, sent = 10 * time.Millisecond, 900 * time.Millisecond // the tries count from when it was asked
 	for _, tt := range []struct {
 		what     string
 		answered time.Duration // 0: never
@@ -208,17 +210,17 @@ func TestLane(t *testing.T) {
 		s := &sink{}
 		l := newLane(testMix(t), time.Minute)
 		l.link = s
-		l.ask(question{kind: popular}, due)
+		l.ask(question{kind: popular}, due, sent)
 		for age := time.Duration(0); age < 4*time.Second; age += 100 * time.Millisecond {
-			l.overdue(due + age)
+			l.overdue(sent + age)
 			l.flush()
 			if tt.answered > 0 && age >= tt.answered {
 				answer := reply(s.sent[0], tt.rcode)
 				if tt.rcode == 0 {
 					answer = reply(s.sent[0], 0, 192, 0, 2, 1)
 				}
-				l.answered(answer, due+tt.answered)
-				l.answered(answer, due+tt.answered) // the answer to a later try: of no account
+				l.answered(answer, sent+tt.answered)
+				l.answered(answer, sent+tt.answered) // the answer to a later try: of no account
 			}
 		}
 		got := *l.tally.row(due)
@@ -234,12 +236,12 @@ func TestLaneIsFull(t *testing.T) {
 	l := newLane(testMix(t), time.Minute)
 	l.link = &sink{}
 	for i := range ids + 1 {
-		if ok := l.ask(question{kind: unique, number: uint32(i)}, 0); ok != (i < ids) {
+		if ok := l.ask(question{kind: unique, number: uint32(i)}, 0, 0); ok != (i < ids) {
 			t.Fatalf("question %d: %v", i, ok)
 		}
 	}
 	l.overdue(tries * tryTime)
-	if l.unsettled() != 0 || !l.ask(question{}, tries*tryTime) {
+	if l.unsettled() != 0 || !l.ask(question{}, tries*tryTime, tries*tryTime) {
 		t.Errorf("%d are open after the time of all tries", l.unsettled())
 	}
 }
@@ -266,18 +268,18 @@ func TestDue(t *testing.T) {
 	}
 }
 
-// good is a report of a run of two minutes with which all is well.
+// good is a report of a run of four minutes and a half with which all is well.
 func good() *report {
 	r := &report{
-		span: 2 * time.Minute, rate: 10, reloads: 11, loaded: 11,
-		tally: &tally{each: 30 * time.Second, rows: make([]row, 4)},
+		span: 4*time.Minute + 30*time.Second, rate: 10, reloads: 11, loaded: 11,
+		tally: &tally{each: time.Minute, rows: make([]row, 5)},
 		gaps:  []gap{{48 * time.Second, 52 * time.Second}},
 		after: map[string]float64{`starferry_reloads_total{result="ok"}`: 12},
 	}
 	for i := range r.tally.rows {
-		r.tally.rows[i].asked = 300
+		r.tally.rows[i].asked = 540
 	}
-	for i := range 120 {
+	for i := range 270 {
 		r.samples = append(r.samples, sample{time.Duration(i) * time.Second, 100, 50, 200})
 	}
 	return r
@@ -302,7 +304,7 @@ func TestFailures(t *testing.T) {
 			r.tally.faults = []fault{{unique, false, 49 * time.Second, 52 * time.Second, errLost}}
 		}, "1 × unique: no reply"},
 		"memory that is larger from the beginning": {func(r *report) {
-			for i := range r.samples[:30] {
+			for i := range r.samples[:60] {
 				r.samples[i].rss = 10
 			}
 		}, ""},
@@ -310,10 +312,10 @@ func TestFailures(t *testing.T) {
 			for i := range r.samples {
 				r.samples[i].rss += float64(i)
 			}
-		}, "resident MB: from 145 to 205"},
+		}, "resident MB: from 190 to 310"},
 		"files that grow": {func(r *report) {
 			for i := range r.samples {
-				r.samples[i].fds += float64(i / 2)
+				r.samples[i].fds += float64(i / 4)
 			}
 		}, "open files"},
 		"a few more goroutines": {func(r *report) {
@@ -321,11 +323,27 @@ func TestFailures(t *testing.T) {
 				r.samples[i].goroutines += float64(i / 60)
 			}
 		}, ""},
-		"no samples":              {func(r *report) { r.samples = nil }, "too few"},
-		"a reload without effect": {func(r *report) { r.loaded-- }, "10 of 11 reloads"},
-		"a refused reload":        {func(r *report) { r.after[`starferry_reloads_total{result="refused"}`] = 1 }, "refused"},
-		"a load that was less":    {func(r *report) { r.tally.rows[0].asked = 0 }, "only 900 of 1200"},
-		"connections that broke":  {func(r *report) { r.tally.broken = 2 }, "2 connections"},
+		"more files in a part of each cycle": {func(r *report) {
+			for i := range r.samples {
+				if i%60 >= 12 && i%60 < 30 {
+					r.samples[i].fds *= 10
+				}
+			}
+		}, ""},
+		"too short to see it grow": {func(r *report) {
+			r.span = 2*time.Minute + 59*time.Second
+			for i := range r.samples {
+				r.samples[i].rss += float64(i)
+			}
+		}, ""},
+		"lost, and answered at another try": {func(r *report) { r.unheard, r.tally.rows[0].retried = 5, 5 }, ""},
+		"answers not read":                  {func(r *report) { r.unread = 5 }, "not valid: 5 answers"},
+		"asked late":                        {func(r *report) { r.late = 1100 * time.Millisecond }, "not valid: a question was asked 1.1s"},
+		"no samples":                        {func(r *report) { r.samples = nil }, "too few"},
+		"a reload without effect":           {func(r *report) { r.loaded-- }, "10 of 11 reloads"},
+		"a refused reload":                  {func(r *report) { r.after[`starferry_reloads_total{result="refused"}`] = 1 }, "refused"},
+		"a load that was less":              {func(r *report) { r.tally.rows[0].asked = 0 }, "not valid: only 2160 of 2700"},
+		"connections that broke":            {func(r *report) { r.tally.broken = 2 }, "2 connections"},
 	} {
 		r := good()
 		tt.change(r)
@@ -341,4 +359,81 @@ func TestMetrics(t *testing.T) {
 	if len(got) != 2 || got[`a{result="ok"}`] != 3 || got["go_goroutines"] != 12 {
 		t.Errorf("%v", got)
 	}
+}
+
+// The search ends next to what can be done, and tries no more than it may.
+func TestBisect(t *testing.T) {
+	for _, can := range []int{0, 1, 700, 30000, 64000, 100000} {
+		const most = 64000
+		n := 0
+		got, err := bisect(most, steps, func(rate int) (bool, error) {
+			n++
+			if rate >= most || rate <= 0 {
+				t.Errorf("tried %d", rate)
+			}
+			return rate <= can, nil
+		})
+		if err != nil || n != steps || got > can || min(can, most)-got > most>>steps {
+			t.Errorf("of %d: found %d in %d steps, %v", can, got, n, err)
+		}
+	}
+	wrong := errors.New("no server")
+	if _, err := bisect(100, steps, func(int) (bool, error) { return true, wrong }); err != wrong {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A step of the search holds a reload and an outage, and is left as it was found.
+func TestStep(t *testing.T) {
+	var w watch
+	for _, turn := range step.turns {
+		if w.note(turn); turn.at >= stepSpan || len(w.gaps) > 0 {
+			t.Errorf("%+v: after the end, or nobody is left", turn)
+		}
+	}
+	if w.dead != [2]bool{} || len(step.reloads) == 0 || step.reloads[0] >= step.turns[0].at {
+		t.Errorf("%+v, dead in the end: %v", step, w.dead)
+	}
+}
+
+func TestMisses(t *testing.T) {
+	for what, tt := range map[string]struct {
+		change func(*report)
+		want   string
+	}{
+		"all is well":       {func(*report) {}, allWell},
+		"a second try":      {func(r *report) { r.tally.rows[2].retried = 3 }, "3 asked again"},
+		"a wrong answer":    {func(r *report) { r.tally.faults = []fault{{err: errAddress}} }, "1 × popular: another address"},
+		"nobody could ask":  {func(r *report) { r.rate *= 2 }, "not valid: only 2700 of 5400"},
+		"a reload too slow": {func(r *report) { r.loaded-- }, allWell}, // it is what it did to the others that counts
+	} {
+		r := good()
+		tt.change(r)
+		if got := r.misses(); !strings.HasPrefix(got, tt.want) {
+			t.Errorf("%s: %q, want %q", what, got, tt.want)
+		}
+	}
+}
+
+func TestSockets(t *testing.T) {
+	list := []byte("   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n" +
+		" 2871: 0100007F:558C 00000000:0000 07 00000000:00012B00 00:00000000 00000000     0        0 86371 2 0000000000000000 160\n" +
+		" 2872: 0201007F:558D 0100007F:558C 01 00000000:00000000 00:00000000 00000000     0        0 86372 2 0000000000000000 0\n" +
+		"cut 0100007F:558C\n")
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		t.Skip("the list is written as a machine of the other byte order does it")
+	}
+	want := []udpSocket{{netip.MustParseAddrPort("127.0.0.1:21900"), 160}, {netip.MustParseAddrPort("127.0.1.2:21901"), 0}}
+	if got := sockets(list); !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+func FuzzSockets(f *testing.F) {
+	f.Add([]byte(" 1: 0100007F:558C 0:0 07 0:0 00:0 0 0 0 8 2 0 160\n"))
+	f.Fuzz(func(t *testing.T, list []byte) {
+		if n := len(sockets(list)); n > bytes.Count(list, []byte("\n"))+1 {
+			t.Errorf("%d sockets", n)
+		}
+	})
 }

@@ -21,6 +21,7 @@ type world struct {
 	answer   netip.Addr
 	ttl      time.Duration // of upstream's answers
 
+	current   int // version of the policy and of the list
 	server    *process
 	upstreams [2]*process
 }
@@ -58,6 +59,9 @@ func (w *world) close() {
 	}
 }
 
+// serves reports whether a socket is the gateway's for DNS.
+func (w *world) serves(at netip.AddrPort) bool { return at == w.gateway }
+
 func (w *world) file(name string) string    { return filepath.Join(w.dir, name) }
 func (w *world) log(name string) string     { return w.file(name + ".log") }
 func (w *world) program(name string) string { return filepath.Join(w.bin, name) }
@@ -83,6 +87,7 @@ func (w *world) version(n int) error {
 			return err
 		}
 	}
+	w.current = n
 	return nil
 }
 

@@ -188,14 +188,13 @@ func (b *batch) flush(fd uintptr) {
 
 // packet copies the i-th datagram, for those who take longer.
 func (b *batch) packet(i int, req []byte, c *Client) *packet {
-	p := packets.Get().(*packet)
+	p := newPacket()
 	from := c.Addr
-	p.n, p.at = copy(p.buf[:], req), c.At
+	p.buf, p.at = append(p.buf[:0], req...), c.At
 	p.addr = from
 	if b.names[i].Family == unix.AF_INET6 && from.Addr().Is4() { // on a socket of both families
 		p.addr = netip.AddrPortFrom(netip.AddrFrom16(from.Addr().As16()), from.Port())
 	}
-	p.oobn = 0
 	if b.sock.wildcard {
 		p.oobn = copy(p.oob[:], b.oobs[i][:b.in.heads[i].hdr.Controllen])
 	}

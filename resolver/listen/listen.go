@@ -68,8 +68,8 @@ func (c *Client) Encrypted() bool { return c.Transport == DoT || c.Transport == 
 // Limits bound what clients can take. A field that is zero has the default
 // that stands behind it.
 type Limits struct {
-	Workers   int // questions in work over one UDP socket or all connections of one listener, 1024; more are dropped over UDP, wait over TCP and TLS, and are refused over HTTP
-	PerClient int // of these from one address, 256; more fare likewise
+	Workers   int // questions in work over one UDP socket or all connections of one listener, 1024; more wait over UDP, TCP and TLS, and are refused over HTTP
+	PerClient int // of these from one address, 256; more fare likewise. Over UDP four times as many wait, for at most two seconds: others are answered SERVFAIL
 	UDPSize   int // bytes of the longest UDP answer, 1232 (DNS flag day 2020)
 
 	Conns          int           // connections of one listener, 2048

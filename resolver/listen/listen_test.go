@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -279,6 +280,8 @@ func TestConnectionsOfAClientAreLimited(t *testing.T) {
 	}
 }
 
+// A client that has its share in work waits, as many do as may; who comes then is
+// told at once that nobody has time.
 func TestQuestionsOfAClientAreLimited(t *testing.T) {
 	let := make(chan struct{})
 	busy := make(chan string, 8)
@@ -289,17 +292,97 @@ func TestQuestionsOfAClientAreLimited(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	c := dns.Conn{Conn: conn}
-	c.WriteMsg(query("slow.", 0))
-	c.WriteMsg(query("www.", 0))
-	if why := <-busy; why != Busy {
-		t.Errorf("counted %q, want %q", why, Busy)
+	for range 1 + waitShare {
+		c.WriteMsg(query("slow.", 0))
+	}
+	c.WriteMsg(query("www.", 1232))
+	r, err := c.ReadMsg()
+	if err != nil || r.Rcode != dns.RcodeServerFailure || r.Question[0].Name != "www." {
+		t.Fatalf("got %v, %v; want SERVFAIL", r, err)
+	}
+	if o := r.IsEdns0(); o == nil || len(o.Option) != 1 || !strings.Contains(o.Option[0].String(), "in work") {
+		t.Errorf("it is not told why: %v", o)
+	}
+	if len(busy) != 1 || <-busy != Busy {
+		t.Errorf("not counted as %q", Busy)
 	}
 	close(let)
-	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if r, err := c.ReadMsg(); err != nil || r.Question[0].Name != "slow." {
-		t.Errorf("got %v, %v", r, err)
+	for range 1 + waitShare {
+		if r, err := c.ReadMsg(); err != nil || r.Rcode != dns.RcodeSuccess || r.Question[0].Name != "slow." {
+			t.Errorf("of those who waited one got %v, %v", r, err)
+		}
 	}
+}
+
+// A lane is a socket in memory, for exact times.
+type lane struct {
+	net.PacketConn // nothing else of it is used
+	in, out        chan []byte
+	ended          chan struct{}
+	once           sync.Once
+}
+
+func newLane() *lane {
+	return &lane{in: make(chan []byte), out: make(chan []byte, 64), ended: make(chan struct{})}
+}
+
+func (l *lane) ReadFrom(b []byte) (int, net.Addr, error) {
+	select {
+	case m := <-l.in:
+		return copy(b, m), &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 53}, nil
+	case <-l.ended:
+		return 0, nil, net.ErrClosed
+	}
+}
+
+func (l *lane) WriteTo(b []byte, _ net.Addr) (int, error) {
+	l.out <- bytes.Clone(b)
+	return len(b), nil
+}
+
+func (l *lane) Close() error        { l.once.Do(func() { close(l.ended) }); return nil }
+func (l *lane) LocalAddr() net.Addr { return &net.UDPAddr{} }
+
+// Nobody works on a question that has waited for longer than its asker will have,
+// however many there are: those that came later have their turn at once.
+func TestWhatHasWaitedTooLongIsNotWorkedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		let := make(chan struct{})
+		s := &Server{Handle: echo(let), Limits: Limits{Workers: 1}}
+		l := newLane()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.ServeUDP(ctx, l, "test") }()
+		send := func(name string) {
+			b, err := query(name, 0).Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.in <- b
+		}
+		send("slow.")
+		send("old.")
+		send("old.")
+		time.Sleep(worth + time.Second) // in the bubble's time
+		send("new.")
+		close(let)
+		synctest.Wait()
+		for _, want := range []struct {
+			name  string
+			rcode int
+		}{{"slow.", dns.RcodeSuccess}, {"old.", dns.RcodeServerFailure}, {"old.", dns.RcodeServerFailure}, {"new.", dns.RcodeSuccess}} {
+			var m dns.Msg
+			if err := m.Unpack(<-l.out); err != nil || m.Question[0].Name != want.name || m.Rcode != want.rcode {
+				t.Errorf("got %v, %v, want %v", &m, err, want)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // pipes is a listener of in-memory connections, for exact times.

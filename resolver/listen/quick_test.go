@@ -374,9 +374,7 @@ func TestOddQuestionsAreLimited(t *testing.T) {
 		for range 1000 {
 			resp, ok := s.quick(from(UDP), req, nil, 1232)
 			if !ok {
-				p := &packet{n: len(req), addr: from(UDP).Addr}
-				copy(p.buf[:], req)
-				resp = s.reply(t.Context(), "x", p)
+				resp = s.reply(t.Context(), "x", &packet{buf: req, addr: from(UDP).Addr})
 			}
 			if len(resp) > 0 {
 				n++

@@ -6,15 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
-
-	"github.com/starferry/starferry/resolver/wire"
 )
 
 // readLen is the longest question taken over UDP: what fits into a datagram
@@ -31,17 +27,25 @@ const oobLen = 96
 
 // A packet is a question with the way back to its asker.
 type packet struct {
-	buf  [readLen]byte
-	n    int
+	buf  []byte
 	at   time.Time // when it was read
 	oob  [oobLen]byte
 	oobn int
 	addr netip.AddrPort // of the asker, as the socket writes it
 	peer net.Addr       // the same on a socket that is not the kernel's
 	raw  rawAddr        // the same, of one that came in a batch
+
+	waited bool    // for a place
+	next   *packet // of the same client that waits
 }
 
 var packets = sync.Pool{New: func() any { return new(packet) }}
+
+func newPacket() *packet {
+	p := packets.Get().(*packet)
+	p.oobn, p.raw, p.waited = 0, rawAddr{}, false
+	return p
+}
 
 // A socket is a kernel's UDP socket, which can say to which of the host's
 // addresses a question came, or any other.
@@ -67,17 +71,18 @@ func open(pc net.PacketConn) (socket, error) {
 	return socket{c, c, true}, nil
 }
 
-func (s socket) read(p *packet) (err error) {
+// read reads a datagram to b, and the way back to its sender to p.
+func (s socket) read(p *packet, b []byte) (n int, err error) {
 	switch {
 	case s.wildcard:
-		p.n, p.oobn, _, p.addr, err = s.kernel.ReadMsgUDPAddrPort(p.buf[:], p.oob[:])
+		n, p.oobn, _, p.addr, err = s.kernel.ReadMsgUDPAddrPort(b, p.oob[:])
 	case s.kernel != nil:
-		p.n, p.addr, err = s.kernel.ReadFromUDPAddrPort(p.buf[:])
+		n, p.addr, err = s.kernel.ReadFromUDPAddrPort(b)
 	default:
-		p.n, p.peer, err = s.conn.ReadFrom(p.buf[:])
+		n, p.peer, err = s.conn.ReadFrom(b)
 		p.addr = addrPort(p.peer)
 	}
-	return err
+	return n, err
 }
 
 func (s socket) write(p *packet, b []byte) (err error) {
@@ -124,11 +129,10 @@ func (s *Server) ServeUDP(ctx context.Context, pc net.PacketConn, name string) e
 		pc.Close()
 		return fmt.Errorf("listener %s: %w", name, err)
 	}
-	w := &workers{s: s, sock: sock, name: name, free: make(chan struct{}, or(s.Limits.Workers, 1024)), next: make(chan *packet), out: newOutbox(sock)}
 	ctx, cancel := context.WithCancel(ctx)
-	w.finish = w.done
+	w := newWorkers(ctx, s, sock, name)
 	defer w.work.Wait()
-	defer close(w.next)
+	defer w.close()
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { pc.Close() })
 	defer stop()
@@ -150,155 +154,35 @@ func (s *Server) ServeUDP(ctx context.Context, pc net.PacketConn, name string) e
 // serveEach answers datagrams one after the other; it returns when the socket
 // fails.
 func (s *Server) serveEach(ctx context.Context, sock socket, name string, later func(p *packet)) error {
-	out := make([]byte, 0, 2*udpLen)
+	in, out := make([]byte, readLen), make([]byte, 0, 2*udpLen)
+	p := newPacket()
+	defer func() { packets.Put(p) }()
 	for {
-		p := packets.Get().(*packet)
-		if err := sock.read(p); err != nil {
-			packets.Put(p)
+		n, err := sock.read(p, in)
+		if err != nil {
 			return err
 		}
-		if p.n < headerLen || p.buf[2]&0x80 != 0 {
-			s.unserved(name, Malformed, p)
+		req := in[:n]
+		if n < headerLen || req[2]&0x80 != 0 {
+			s.dropped(name, Malformed)
 			continue
 		}
-		c := Client{Addr: netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port()), Listener: name, Transport: UDP, At: time.Now()}
-		resp, ok := s.quick(&c, p.buf[:p.n], out, or(s.Limits.UDPSize, udpLen))
+		p.at = time.Now()
+		resp, ok := s.quick(p.asker(name), req, out, or(s.Limits.UDPSize, udpLen))
 		if !ok {
-			p.at = c.At
+			p.buf = append(p.buf[:0], req...)
 			later(p)
-			continue
-		}
-		if len(resp) > 0 {
+			p = newPacket()
+		} else if len(resp) > 0 {
 			s.send(ctx, sock, name, p, resp)
 		}
-		packets.Put(p)
 	}
-}
-
-// workers answer the questions of a socket that take longer. Some of them wait
-// for the next question rather than end: a new goroutine has a small stack,
-// and would pay for its growth with each.
-type workers struct {
-	s       *Server
-	sock    socket
-	name    string
-	free    chan struct{} // as many as questions may be in work
-	next    chan *packet  // to a worker who waits
-	out     *outbox       // nil: there is none
-	finish  func(*packet) // is done
-	clients shares
-	waiting atomic.Int32
-	// Until then the workers are not waited for. Only the reader of the socket
-	// looks at it.
-	hopeless time.Time
-	work     sync.WaitGroup
-}
-
-// maxWaiting bounds how many workers of a socket wait for work.
-const maxWaiting = 256
-
-// take has a question answered if there is a place for it. It does not wait for
-// one: what can be answered at once shall not queue behind what cannot.
-func (w *workers) take(ctx context.Context, p *packet) {
-	for tries := 0; !w.place(p.addr.Addr().Unmap()); tries++ {
-		if tries == patience {
-			w.hopeless = time.Now().Add(hopelessFor)
-		}
-		if tries >= patience || time.Now().Before(w.hopeless) {
-			w.s.unserved(w.name, Busy, p)
-			return
-		}
-		runtime.Gosched()
-	}
-	select {
-	case w.next <- p:
-	default:
-		w.work.Go(func() { w.run(ctx, p) })
-	}
-}
-
-// patience is how often workers are let go first before a question is dropped:
-// all that came in a burst, as after a reload, need little each, and only want to
-// be run.
-const patience = 8
-
-// hopelessFor is for how long nobody is waited for once that was in vain: the
-// workers wait for resolvers then, and what can be answered at once must not wait
-// with them.
-const hopelessFor = 50 * time.Millisecond
-
-// place takes a place for a client's question, or reports that there is none.
-func (w *workers) place(from netip.Addr) bool {
-	if !w.clients.take(from, or(w.s.Limits.PerClient, 256)) {
-		return false
-	}
-	select {
-	case w.free <- struct{}{}:
-		return true
-	default:
-		w.clients.give(from)
-		return false
-	}
-}
-
-// done gives back what a question held.
-func (w *workers) done(p *packet) {
-	w.clients.give(p.addr.Addr().Unmap())
-	packets.Put(p)
-	<-w.free
-}
-
-// run answers questions until there is nothing to do and nobody has to wait for
-// more.
-func (w *workers) run(ctx context.Context, p *packet) {
-	for p != nil {
-		if resp := w.s.reply(ctx, w.name, p); len(resp) == 0 {
-			w.done(p)
-		} else if w.out != nil && p.raw.len > 0 {
-			w.out.put(w.s, w.name, answered{p, resp, w.finish})
-		} else {
-			w.s.send(ctx, w.sock, w.name, p, resp)
-			w.done(p)
-		}
-		if w.waiting.Add(1) > maxWaiting {
-			w.waiting.Add(-1)
-			return
-		}
-		p = <-w.next // nil once the socket is closed
-		w.waiting.Add(-1)
-	}
-}
-
-// unserved counts a packet that is not looked at.
-func (s *Server) unserved(name, why string, p *packet) {
-	s.dropped(name, why)
-	packets.Put(p)
-}
-
-func (s *Server) reply(ctx context.Context, name string, p *packet) []byte {
-	c := &Client{Addr: netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port()), Listener: name, Transport: UDP, At: p.at}
-	req := p.buf[:p.n]
-	size := min(offered(req), or(s.Limits.UDPSize, udpLen))
-	q, plain := wire.Parse(req)
-	w := seen{}
-	if plain {
-		w = s.look(c, &q)
-	}
-	resp := s.answer(ctx, c, req)
-	if resp == nil {
-		return nil
-	}
-	resp = truncated(resp, s.most(c, w.proven, len(req), size))
-	if plain {
-		return s.limits(c, &q, &w, resp, 0)
-	}
-	return s.limitsOdd(c, resp)
 }
 
 func (s *Server) send(ctx context.Context, sock socket, name string, p *packet, resp []byte) {
 	if err := sock.write(p, resp); err != nil && ctx.Err() == nil {
 		s.dropped(name, Unsent)
-		s.log().Debug("sending an answer failed", "listener", name, "client", p.addr, "id", id(p.buf[:]), "err", err)
+		s.log().Debug("sending an answer failed", "listener", name, "client", p.addr, "id", id(resp), "err", err)
 	}
 }
 
