@@ -43,6 +43,7 @@ func (a *asking) chaos() *outcome {
 func (a *asking) say(lines func() []string) *outcome {
 	o := &outcome{action: Local}
 	if a.Type != dns.TypeTXT && a.Type != dns.TypeANY {
+		o.ns = []dns.RR{a.soa()}
 		return o
 	}
 	var said []string

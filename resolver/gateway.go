@@ -168,7 +168,11 @@ func (a *asking) answer(ctx context.Context, from netip.Addr) *outcome {
 	case a.Class != dns.ClassINET:
 		return refused("no such class here")
 	case meta(a.Type):
-		return (&outcome{action: Refused, rcode: dns.RcodeRefused}).explained(edeBadType, "not a type to be asked for")
+		o := &outcome{action: Refused, rcode: dns.RcodeRefused}
+		if a.Type == dns.TypeNXNAME { // RFC 9824 section 3.5
+			o.rcode = dns.RcodeFormatError
+		}
+		return o.explained(edeBadType, "not a type to be asked for")
 	}
 	if addr, ok := reverse(a.Name); ok && a.g.PTR != nil {
 		if name, pool, leased := a.g.PTR(addr); pool {
@@ -337,7 +341,7 @@ func (a *asking) passed(as Action, hops Facts, r *cache.Reply, plainly bool) *ou
 	}
 	o := &a.room.outcome
 	*o = outcome{action: as, rcode: r.Rcode, reply: r, span: a.span(r)}
-	if a.told(o, r); plainly && !bindings {
+	if a.told(o, r); plainly && !bindings && !bare(r) {
 		return o
 	}
 	m := r.Msg()
@@ -347,7 +351,18 @@ func (a *asking) passed(as Action, hops Facts, r *cache.Reply, plainly bool) *ou
 	answers := len(m.Answer)
 	o.reply, o.answer, o.ns, o.extra = nil, inChain(m.Answer, hops), m.Ns, m.Extra
 	o.ad = r.AD && len(o.answer) == answers // it is what upstream has vouched for
+	if !r.Failed() && (len(o.answer) == 0 || r.Rcode == dns.RcodeNameError) {
+		end := a.Question
+		end.Name = hops[len(hops)-1].Name
+		o.ns = end.denied(o.ns)
+	}
 	return o
+}
+
+// bare reports whether an answer denies something and nothing in it says for how
+// long. (One that ends in a CNAME is not done: who asks may go on from there.)
+func bare(r *cache.Reply) bool {
+	return r.Count[1] == 0 && !r.Failed() && (r.Count[0] == 0 || r.Rcode == dns.RcodeNameError)
 }
 
 // span returns what to make of the TTLs of upstream's answer.
