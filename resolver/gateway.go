@@ -407,6 +407,10 @@ func (a *asking) failed(code uint16, why string) *outcome {
 // refuses reports whether an answer must not hold an address. One that says what
 // the policy wants to be asked, or what is known here, may hold private ones.
 func (a *asking) refuses(addr netip.Addr) bool {
+	return a.leadsInside(addr) || a.leadsInside(carried(addr))
+}
+
+func (a *asking) leadsInside(addr netip.Addr) bool {
 	if a.g.Forbidden(addr) {
 		return true
 	}
@@ -416,7 +420,7 @@ func (a *asking) refuses(addr netip.Addr) bool {
 // rebinding is the answer in place of one with an address that it must not hold.
 func (a *asking) rebinding(bad netip.Addr) *outcome {
 	whose := "an address of this network"
-	if !a.g.Forbidden(bad) {
+	if !a.g.Forbidden(bad) && !a.g.Forbidden(carried(bad)) {
 		whose = "a private address; if that is meant, name it in dns.rebinding.except"
 	}
 	return a.failed(edeOther, "rebinding: the answer holds "+bad.String()+", "+whose)

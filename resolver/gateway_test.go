@@ -242,6 +242,31 @@ func TestWhenUpstreamFails(t *testing.T) {
 	}
 }
 
+// An address inside that an IPv6 address carries is one inside.
+func TestCarriedAddresses(t *testing.T) {
+	const private = "; if that is meant, name it in dns.rebinding.except"
+	for addr, want := range map[string]string{
+		"64:ff9b::10.0.0.1":     "SERVFAIL; EDE 0 rebinding: the answer holds 64:ff9b::a00:1, a private address" + private,
+		"2002:a00:1::1":         "SERVFAIL; EDE 0 rebinding: the answer holds 2002:a00:1::1, a private address" + private,
+		"::10.0.0.1":            "SERVFAIL; EDE 0 rebinding: the answer holds ::a00:1, a private address" + private,
+		"64:ff9b::198.19.0.1":   "SERVFAIL; EDE 0 rebinding: the answer holds 64:ff9b::c613:1, an address of this network",
+		"64:ff9b::192.0.2.10":   "NOERROR 60 AAAA 64:ff9b::c000:20a",
+		"2002:c000:20a::a00:1":  "NOERROR 60 AAAA 2002:c000:20a::a00:1",
+		"2001:db8:1::10.0.0.1":  "NOERROR 60 AAAA 2001:db8:1::a00:1",
+		"64:ff9b:1::a:0.0.0.10": "NOERROR 60 AAAA 64:ff9b:1::a:0:a",
+	} {
+		f := newFleet(t)
+		f.Private = func(_ string, a netip.Addr) bool { return a.IsPrivate() }
+		f.up.records = newZone(t, "carries.test. 60 IN AAAA "+addr+"\ncarries.test. 60 IN HTTPS 1 . ipv6hint="+addr).records
+		if got := f.dig(t, "alice", "carries.test AAAA"); got != want {
+			t.Errorf("%s: got %s, want %s", addr, got, want)
+		}
+		if got := f.dig(t, "alice", "carries.test HTTPS"); strings.HasPrefix(want, "SERVFAIL") && got != want {
+			t.Errorf("%s as a hint: got %s, want %s", addr, got, want)
+		}
+	}
+}
+
 // What does not exist is said with a SOA record, also where upstream gives none, or
 // nothing that belongs to the question. An answer that ends in a CNAME denies nothing.
 func TestDeniedWithSOA(t *testing.T) {
