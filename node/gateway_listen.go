@@ -32,7 +32,9 @@ func limits(l configs.Limits) listen.Limits {
 // newGuard makes what keeps clients from taking more than their share.
 func newGuard(set *configs.DNS) (g listen.Guard, err error) {
 	r := set.RateLimit
-	r.Exempt = append(guard.Loopback(), r.Exempt...)
+	if r.Exempt == nil {
+		r.Exempt = guard.Loopback()
+	}
 	g.Clock = guard.StartClock()
 	if g.Load, err = guard.NewLoad(guard.LoadLimits{}); err != nil {
 		return g, err
@@ -77,6 +79,15 @@ func newCookies(file string) (*cookie.Server, error) {
 	if file == "" {
 		return cookie.New(), nil
 	}
+	secrets, err := readSecrets(file)
+	if err != nil {
+		return nil, err
+	}
+	return cookie.NewShared(secrets...)
+}
+
+// readSecrets reads what a fleet makes its cookies with.
+func readSecrets(file string) ([]cookie.Secret, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("dns.cookies.secret_file: %w", err)
@@ -86,7 +97,7 @@ func newCookies(file string) (*cookie.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dns.cookies.secret_file %s: %w", file, err)
 	}
-	return cookie.NewShared(secrets...)
+	return secrets, nil
 }
 
 // loadCertificates reads the certificates, if anything is encrypted.
