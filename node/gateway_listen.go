@@ -100,14 +100,15 @@ func readSecrets(file string) ([]cookie.Secret, error) {
 	return secrets, nil
 }
 
-// loadCertificates reads the certificates, if anything is encrypted.
+// loadCertificates reads the certificates, if there are any: what is encrypted
+// has them, and sockets of systemd may be.
 func (d *gatewayDNS) loadCertificates() (err error) {
-	set := &d.g.set.DNS
-	if len(set.TLS) == 0 && len(set.HTTPS.Listen) == 0 {
+	all := d.g.set.DNS.Certificates
+	if len(all) == 0 {
 		return nil
 	}
 	var pairs []listen.KeyPair
-	for _, c := range set.Certificates {
+	for _, c := range all {
 		pairs = append(pairs, listen.KeyPair{Cert: c.Cert, Key: c.Key})
 	}
 	d.certs, err = listen.LoadCertificates(pairs, func(err error) { d.g.log.Warn("certificates", "err", err) })
@@ -205,7 +206,7 @@ func (d *gatewayDNS) activated(s listen.Socket) (lifecycle.Task, error) {
 		}
 	}
 	if (use.name == "tls" || use.name == "https") && d.certs == nil {
-		return lifecycle.Task{}, fmt.Errorf("the socket %q of systemd wants a certificate: add dns.certificates and dns.%s", s.Name, use.name)
+		return lifecycle.Task{}, fmt.Errorf("the socket %q of systemd wants a certificate: add dns.certificates", s.Name)
 	}
 	return serveDoor(use, s.Stream, s.Stream.Addr().String()), nil
 }

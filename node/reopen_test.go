@@ -82,3 +82,17 @@ func TestWhoIsExempt(t *testing.T) {
 		}
 	}
 }
+
+// Sockets of systemd may be all that is encrypted.
+func TestCertificatesOfSockets(t *testing.T) {
+	w := newTower(t)
+	set := configs.Gateway{DNS: configs.DNS{Certificates: w.set.DNS.Certificates}}
+	d := &gatewayDNS{g: &Gateway{set: &set}}
+	if err := d.loadCertificates(); err != nil || d.certs == nil {
+		t.Fatalf("with certificates alone: %v, %v", d.certs, err)
+	}
+	set.DNS.Certificates, d.certs = nil, nil
+	if err := d.loadCertificates(); err != nil || d.certs != nil {
+		t.Errorf("without: %v, %v", d.certs, err)
+	}
+}
