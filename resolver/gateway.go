@@ -263,9 +263,12 @@ func (a *asking) reply(ctx context.Context, q Question) (cache.Reply, error) {
 	}
 	then := &a.decision.Then
 	u.ECS = then.ECS.Of(a.asker.Source)
-	r, here, err := a.here(ctx, q)
+	r, here, err := a.here(q)
 	if !here {
 		r, err = a.g.Upstream(ctx, then.Upstream, u)
+	}
+	if err == nil && open(&r) {
+		r, err = a.finished(ctx, q, r)
 	}
 	if err != nil {
 		a.stale = true // what is decided without it holds for this once
@@ -380,6 +383,8 @@ func (a *asking) span(r *cache.Reply) wire.Span {
 // upstream itself says.
 func (a *asking) told(o *outcome, r *cache.Reply) {
 	switch {
+	case a.local && r.Failed():
+		o.explained(edeOther, "a chain of CNAMEs here has no end")
 	case r.Stale && r.Rcode == dns.RcodeNameError:
 		o.explained(dns.ExtendedErrorCodeStaleNXDOMAINAnswer, "upstream does not answer")
 	case r.Stale:
