@@ -60,7 +60,7 @@ func (a *asking) finished(ctx context.Context, q Question, r cache.Reply) (cache
 		return r, nil
 	}
 	hops, _ := follow(q.Name, r.Answer)
-	for known := 1; known < len(hops) && len(hops) < maxHops && open(&r); {
+	for known := 1; known < len(hops) && len(hops) < maxHops && open(&r) && aliases(&r) < len(hops); {
 		known = len(hops)
 		rest, err := a.onward(ctx, q, hops[known-1].Name)
 		if err != nil {
@@ -75,6 +75,17 @@ func (a *asking) finished(ctx context.Context, q Question, r cache.Reply) (cache
 		}
 	}
 	return r, nil
+}
+
+// aliases counts the CNAMEs of an answer: where there are as many as names in its
+// chain the last one leads back into it.
+func aliases(r *cache.Reply) (n int) {
+	for rr := range r.Records {
+		if rr.Section == 0 && rr.Type == wire.TypeCNAME {
+			n++
+		}
+	}
+	return n
 }
 
 // onward asks for what a chain leads to. Even if that is known here, the asked name is
