@@ -114,7 +114,8 @@ func TestGateway(t *testing.T) {
 
 		// What the gateway says of itself.
 		{"alice", "whoami.starferry CH TXT", `NOERROR 0 CH TXT "device alice-laptop" "identity strong by wireguard" "source 100.72.1.10" "groups staff" "steering possible" "posture managed-laptop passed until 2026-09-07T13:00:00Z"`},
-		{"the office", "whoami.starferry CH TXT", `NOERROR 0 CH TXT "device office" "identity weak by network" "source 192.168.1.7" "groups staff" "steering impossible: no way to send"`},
+		{"the office", "whoami.starferry CH TXT", `NOERROR 0 CH TXT "device office" "identity weak by network" "source 192.168.1.7" "groups staff" "steering impossible: no way to send" "posture managed-laptop unknown: no report"`},
+		{"alice, failing", "whoami.starferry CH TXT", `NOERROR 0 CH TXT "device alice-laptop" "identity strong by wireguard" "source 100.72.1.11" "groups staff" "steering possible" "posture managed-laptop failed: firewall: want on, report says off"`},
 		{"alice", "whoami.starferry CH", "NOERROR SOA 10"},
 		{"alice", "www.taobao.com.explain.starferry CH TXT", `NOERROR 0 CH TXT "first line for www.taobao.com" "` + strings.Repeat("x", 255) + `" "` + strings.Repeat("x", 45) + `" "back\\slash"`},
 		{"bob", "www.taobao.com.explain.starferry CH TXT", "REFUSED; EDE 18 this device may not ask for explanations"},
