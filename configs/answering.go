@@ -61,7 +61,9 @@ func rateLimit(m *yamlpos.Map) (l RateLimit) {
 		l.Slip = yamlpos.Read(m, "slip", 2, yamlpos.Int(0, 10))
 		m.Done()
 	}
-	l.Exempt = ranges(m, "exempt")
+	if m.Has("exempt") {
+		l.Exempt = append([]netip.Prefix{}, ranges(m, "exempt")...)
+	}
 	if !m.Has("client") && !m.Has("network") && !m.Has("responses") {
 		m.Errorf("", "rate_limit wants client, network or responses")
 	}

@@ -68,11 +68,11 @@ type Rate struct {
 // RateLimit bounds what is asked, and how often one answer is given. Its zero
 // value is no limit at all.
 type RateLimit struct {
-	Client    Rate // questions of an IPv4 address or an IPv6 /64
-	Network   Rate // questions of an IPv4 /24 or an IPv6 /56
-	Responses int  // equal answers a second over UDP to an IPv4 /24 or an IPv6 /56; 0: no limit
-	Slip      int  // of answers over this limit, each n-th is sent cut off (TC); 0: none
-	Exempt    []netip.Prefix
+	Client    Rate           // questions of an IPv4 address or an IPv6 /64
+	Network   Rate           // questions of an IPv4 /24 or an IPv6 /56
+	Responses int            // equal answers a second over UDP to an IPv4 /24 or an IPv6 /56; 0: no limit
+	Slip      int            // of answers over this limit, each n-th is sent cut off (TC); 0: none
+	Exempt    []netip.Prefix // nil: this machine's own, loopback addresses
 }
 
 // Cookies says whether EDNS cookies (RFC 7873, RFC 9018) are given out.

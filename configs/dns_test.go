@@ -95,7 +95,7 @@ func TestExampleCommentedOut(t *testing.T) {
 	same(t, "server name", g.ServerName, "dns.example.com")
 	same(t, "forwarders", g.Forwarders, prefixes("10.0.0.53/32"))
 	same(t, "rate limit", g.RateLimit, RateLimit{
-		Client: Rate{1000, 2000}, Network: Rate{10000, 20000}, Responses: 200, Slip: 2, Exempt: prefixes("10.0.0.53/32"),
+		Client: Rate{1000, 2000}, Network: Rate{10000, 20000}, Responses: 200, Slip: 2, Exempt: prefixes("127.0.0.0/8", "::1/128", "10.0.0.53/32"),
 	})
 	same(t, "zone", g.Local.Zones[0].Name+" "+g.Local.Zones[0].File, "lab.example etc/lab.zone")
 	same(t, "hosts", g.Local.Hosts, []string{"/etc/hosts"})
@@ -194,6 +194,10 @@ func TestSwitches(t *testing.T) {
 	same(t, "rebinding", on.Rebinding, Rebinding{})
 	same(t, "one client's share", on.Limits.InWorkByClient, 100)
 	same(t, "rate limit on", smallGateway(t, "dns: {rate_limit: on}\n"+plainUpstreams).RateLimit.Responses, 200)
+	for text, want := range map[string]string{"": "[] true", ", exempt: []": "[] false", ", exempt: 10.0.0.53": "[10.0.0.53/32] false"} {
+		got := smallGateway(t, "dns: {rate_limit: {client: {rate: 7}"+text+"}}\n"+plainUpstreams).RateLimit.Exempt
+		same(t, "exempt"+text, fmt.Sprint(got, got == nil), want)
+	}
 	same(t, "rate limit of nothing", smallGateway(t, "dns: {rate_limit: ~}\n"+plainUpstreams).RateLimit, RateLimit{})
 }
 

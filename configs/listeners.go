@@ -85,13 +85,13 @@ func (r *reader) https(m *yamlpos.Map, tcp firsts) (h HTTPS) {
 	h.BehindProxy = listenOn(m, "behind_proxy", tcp)
 	h.TrustedProxies = ranges(m, "trusted_proxies")
 	switch {
-	case !m.Has("listen") && !m.Has("behind_proxy"):
+	case !m.Has("listen") && !m.Has("behind_proxy") && !m.Has("trusted_proxies"):
 		m.Errorf("", "https wants listen or behind_proxy")
 	case m.Has("behind_proxy") && !m.Has("trusted_proxies"):
 		m.KeyErrorf("behind_proxy", "add trusted_proxies: where the proxy asks from",
 			"whom behind_proxy believes is not said: everybody could give himself any address")
 	case !m.Has("behind_proxy") && m.Has("trusted_proxies"):
-		m.KeyErrorf("trusted_proxies", "", "trusted_proxies is of no use without behind_proxy")
+		r.warn(m.KeyPos("trusted_proxies"), "trusted_proxies: nothing listens behind a proxy, unless systemd does")
 	}
 	m.Done()
 	return h
@@ -114,10 +114,10 @@ func (r *reader) checkCertificates(m *yamlpos.Map) {
 	case n != nil && n.Kind == yamlpos.List && len(n.Items()) == 0 && len(encrypted) > 0:
 		n.Errorf("", "a certificate is missing for %s", strings.Join(encrypted, " and "))
 	case n != nil && len(encrypted) == 0:
-		r.warn(n.Pos(), "certificates: nothing listens for TLS")
+		r.warn(n.Pos(), "certificates: nothing listens for TLS, unless systemd does")
 	}
 	if n := m.Node("server_name"); n != nil && len(encrypted) == 0 {
-		r.warn(n.Pos(), "server_name: nothing listens for TLS, so no device can give its name")
+		r.warn(n.Pos(), "server_name: nothing listens for TLS, unless systemd does, so no device can give its name")
 	}
 }
 

@@ -31,6 +31,7 @@ type bindings struct {
 	claimed map[netip.Addr]claims
 	size    atomic.Int64 // of claimed, to be read without the lock
 	swept   time.Time
+	changes atomic.Uint64 // of what addresses stand for, but for what ages
 }
 
 // claims are the two devices that claimed an address last, the latter one first.
@@ -56,8 +57,8 @@ const refreshAfter = 5 * time.Second
 // Bind notes that the device has shown itself from the address, by a token or a
 // report.
 func (b *bindings) Bind(from netip.Addr, id device.ID, now time.Time) {
-	if from.IsLoopback() { // who asks there may be a proxy, or any process
-		return
+	if from == netip.IPv6Loopback() || from == netip.AddrFrom4([4]byte{127, 0, 0, 1}) {
+		return // any process of this machine asks from there, unless it chooses another address
 	}
 	if b == nil || b.fresh(from, id, now) {
 		return
@@ -70,6 +71,9 @@ func (b *bindings) Bind(from netip.Addr, id device.ID, now time.Time) {
 	}
 	if c.last.id != id {
 		c.other = c.last
+	}
+	if c.last.id != id || !c.last.live(now) {
+		b.changes.Add(1)
 	}
 	c.last = claim{id, now}
 	b.claimed[from] = c

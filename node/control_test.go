@@ -89,7 +89,7 @@ func newTowerWith(t *testing.T, lists *Lists, load func() (*Loaded, error)) *tow
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	w := &tower{dir: dir, client: control.Client(filepath.Join(dir, "g.sock")), resolver: newResolver(t)}
-	w.certificate(t)
+	w.certificate(t, "dns.example")
 	if load == nil {
 		load = w.load
 	}
@@ -140,14 +140,14 @@ func (w *tower) load() (*Loaded, error) {
 	}}, err
 }
 
-func (w *tower) certificate(t *testing.T) {
+func (w *tower) certificate(t *testing.T, name string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	of := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{"dns.example"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(48 * time.Hour),
+		SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(48 * time.Hour),
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, of, of, key.Public(), key)
 	if err != nil {

@@ -72,7 +72,7 @@ func (d *gatewayDNS) makeHandler() *resolver.Gateway {
 	h := &resolver.Gateway{
 		Name:      g.set.Name,
 		Identify:  d.who.identify,
-		Moment:    func() resolver.Moment { return resolver.Moment{Directory: g.store.Directory()} },
+		Moment:    g.moment,
 		Epoch:     func() uint64 { return g.moved.Load() + 1 },
 		Node:      d.node,
 		Version:   g.near.Version,

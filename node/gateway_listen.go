@@ -32,7 +32,9 @@ func limits(l configs.Limits) listen.Limits {
 // newGuard makes what keeps clients from taking more than their share.
 func newGuard(set *configs.DNS) (g listen.Guard, err error) {
 	r := set.RateLimit
-	r.Exempt = append(guard.Loopback(), r.Exempt...)
+	if r.Exempt == nil {
+		r.Exempt = guard.Loopback()
+	}
 	g.Clock = guard.StartClock()
 	if g.Load, err = guard.NewLoad(guard.LoadLimits{}); err != nil {
 		return g, err
@@ -77,6 +79,15 @@ func newCookies(file string) (*cookie.Server, error) {
 	if file == "" {
 		return cookie.New(), nil
 	}
+	secrets, err := readSecrets(file)
+	if err != nil {
+		return nil, err
+	}
+	return cookie.NewShared(secrets...)
+}
+
+// readSecrets reads what a fleet makes its cookies with.
+func readSecrets(file string) ([]cookie.Secret, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("dns.cookies.secret_file: %w", err)
@@ -86,17 +97,18 @@ func newCookies(file string) (*cookie.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dns.cookies.secret_file %s: %w", file, err)
 	}
-	return cookie.NewShared(secrets...)
+	return secrets, nil
 }
 
-// loadCertificates reads the certificates, if anything is encrypted.
+// loadCertificates reads the certificates, if there are any: what is encrypted
+// has them, and sockets of systemd may be.
 func (d *gatewayDNS) loadCertificates() (err error) {
-	set := &d.g.set.DNS
-	if len(set.TLS) == 0 && len(set.HTTPS.Listen) == 0 {
+	all := d.g.set.DNS.Certificates
+	if len(all) == 0 {
 		return nil
 	}
 	var pairs []listen.KeyPair
-	for _, c := range set.Certificates {
+	for _, c := range all {
 		pairs = append(pairs, listen.KeyPair{Cert: c.Cert, Key: c.Key})
 	}
 	d.certs, err = listen.LoadCertificates(pairs, func(err error) { d.g.log.Warn("certificates", "err", err) })
@@ -194,7 +206,7 @@ func (d *gatewayDNS) activated(s listen.Socket) (lifecycle.Task, error) {
 		}
 	}
 	if (use.name == "tls" || use.name == "https") && d.certs == nil {
-		return lifecycle.Task{}, fmt.Errorf("the socket %q of systemd wants a certificate: add dns.certificates and dns.%s", s.Name, use.name)
+		return lifecycle.Task{}, fmt.Errorf("the socket %q of systemd wants a certificate: add dns.certificates", s.Name)
 	}
 	return serveDoor(use, s.Stream, s.Stream.Addr().String()), nil
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/starferry/starferry/device"
+	"github.com/starferry/starferry/resolver"
 	"github.com/starferry/starferry/tunnel/link"
 )
 
@@ -23,6 +24,11 @@ func (g *Gateway) newIdentifier() (*identifier, error) {
 		i.suffix = "." + set.ServerName
 	}
 	return i, nil
+}
+
+// moment names what identities go by now.
+func (g *Gateway) moment() resolver.Moment {
+	return resolver.Moment{Directory: g.store.Directory(), Bindings: g.bindings.changes.Load()}
 }
 
 // handshakes keeps when devices last shook hands over their links, as of a moment

@@ -30,7 +30,9 @@ const handshakeAge = 3 * time.Minute
 //  1. the key of the WireGuard link that it came over,
 //  2. the token behind the path of DoH,
 //  3. the source address, if a token came from it, or a report, within [bindingAge],
-//  4. the name that the handshake of DoT or DoH asked for,
+//  4. the name that the handshake of DoT or DoH asked for; if it leads to
+//     another device than the address stands for, it is what counts: the question
+//     itself says for whom it is, and two devices may share an address,
 //  5. what a configured forwarder says in an EDNS option: MAC address, then CPE id,
 //  6. the configured network that the source address is in.
 //
@@ -116,13 +118,14 @@ func (i *identifier) machine(dir *state.Directory, c *listen.Client, opts func(c
 		}
 		return e, device.ByToken
 	}
+	named, ok := i.byServerName(dir, c)
 	if !forwards {
-		if e, ok := i.byBinding(dir, src); ok {
+		if e, bound := i.byBinding(dir, src); bound && (!ok || named.Device.ID == e.Device.ID) {
 			return e, device.ByBinding
 		}
 	}
-	if e, ok := i.byServerName(dir, c); ok {
-		return e, device.ByServerName
+	if ok {
+		return named, device.ByServerName
 	}
 	if forwards && opts != nil {
 		if e, ok := byOption(dir, opts); ok {

@@ -222,7 +222,9 @@ func TestBoundSource(t *testing.T) {
 	expect("before", plain, "nobody")
 	expect("the token", question{from: abroad, token: "phone-token"}, "phone by token")
 	expect("after", plain, "phone by bound-source")
-	expect("before a server name", question{from: abroad, name: "tablet.dns.example.com"}, "phone by bound-source")
+	expect("with its own server name", question{from: abroad, name: "phone.dns.example.com"}, "phone by bound-source")
+	expect("behind another one's server name", question{from: abroad, name: "tablet.dns.example.com"}, "tablet by server-name")
+	expect("with a server name of nobody", question{from: abroad, name: "mallory.dns.example.com"}, "phone by bound-source")
 	expect("elsewhere", question{from: "203.0.113.10"}, "nobody")
 	c.clock = c.clock.Add(bindingAge - 1)
 	expect("at last", plain, "phone by bound-source")
@@ -238,6 +240,34 @@ func TestBoundSource(t *testing.T) {
 	c.clock = c.clock.Add(time.Second)
 	c.bindings.Bind(netip.MustParseAddr("203.0.113.11"), "tablet", c.clock)
 	expect("of one that has gone", question{from: "203.0.113.11"}, "nobody")
+}
+
+// Addresses of this machine that a process has to choose are like any others; those
+// that it has without choosing are everybody's.
+func TestLoopbackIsNotBound(t *testing.T) {
+	for from, want := range map[string]string{"127.0.0.1": "nobody", "::1": "nobody", "127.0.0.2": "phone by bound-source"} {
+		c := newCrowd(t)
+		c.who(question{from: from, token: "phone-token"})
+		if got := c.who(question{from: from}); got != want {
+			t.Errorf("%s: %s, want %s", from, got, want)
+		}
+	}
+}
+
+// Whoever remembers what an address stands for is told when that changes, and not
+// when a claim is only made again.
+func TestChangesOfBindings(t *testing.T) {
+	b, now, from := new(bindings), time.Unix(1e9, 0), netip.MustParseAddr(abroad)
+	bind := func(id device.ID, after time.Duration) uint64 {
+		before := b.changes.Load()
+		now = now.Add(after)
+		b.Bind(from, id, now)
+		return b.changes.Load() - before
+	}
+	if bind("phone", 0) == 0 || bind("phone", time.Second) > 0 || bind("phone", refreshAfter) > 0 ||
+		bind("tablet", time.Second) == 0 || bind("tablet", bindingAge) == 0 {
+		t.Error("told too much, or too little")
+	}
 }
 
 // A forwarder's address is bound to nobody: behind the same NAT as a phone, it

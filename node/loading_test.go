@@ -77,7 +77,7 @@ func TestGatewaysThatCannotStart(t *testing.T) {
 	}
 	defer taken.Close()
 	w := &tower{dir: t.TempDir(), resolver: newResolver(t)}
-	w.certificate(t)
+	w.certificate(t, "dns.example")
 	start := func(at netip.AddrPort, load func() (*Loaded, error)) error {
 		set := w.settings()
 		set.Control, set.StateDir, set.DNS.Listen = "", t.TempDir(), []netip.AddrPort{at}
@@ -124,7 +124,7 @@ func TestHangUpWhileLoading(t *testing.T) {
 // A stop while the policy is loaded is no failure.
 func TestStopWhileLoading(t *testing.T) {
 	w := &tower{dir: t.TempDir(), resolver: newResolver(t)}
-	w.certificate(t)
+	w.certificate(t, "dns.example")
 	set := w.settings()
 	set.Control, set.StateDir, set.DNS.Listen = "", t.TempDir(), []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -147,7 +147,7 @@ func TestStopWhileLoading(t *testing.T) {
 // There is no policy in force before the verdicts of before can be known.
 func TestSharedStateComesFirst(t *testing.T) {
 	w := &tower{dir: t.TempDir(), resolver: newResolver(t)}
-	w.certificate(t)
+	w.certificate(t, "dns.example")
 	set := w.settings()
 	set.Control, set.StateDir, set.DNS.Listen = "", t.TempDir(), []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
 	closed := errors.New("the shared state cannot be opened")

@@ -226,7 +226,7 @@ func (w telling) guard(g *listen.Guard) {
 // a good part of its work.
 func timed(handle listen.Handler, took *prometheus.HistogramVec) listen.Handler {
 	by := map[string]prometheus.Observer{}
-	for _, t := range []string{listen.UDP, listen.TCP, listen.DoT, listen.DoH, listen.DoHClear} {
+	for _, t := range []string{listen.UDP, listen.TCP, listen.DoT, listen.DoH} {
 		by[t] = took.WithLabelValues(t)
 	}
 	return func(ctx context.Context, c *listen.Client, req []byte) []byte {

@@ -43,6 +43,7 @@ func (a *asking) chaos() *outcome {
 func (a *asking) say(lines func() []string) *outcome {
 	o := &outcome{action: Local}
 	if a.Type != dns.TypeTXT && a.Type != dns.TypeANY {
+		o.ns = []dns.RR{a.soa()}
 		return o
 	}
 	var said []string
@@ -74,7 +75,15 @@ func (a *asking) whoami() []string {
 	} else {
 		lines = append(lines, "steering impossible: no way to send")
 	}
-	for _, name := range slices.Sorted(maps.Keys(who.Verdicts)) {
+	if who.Device == nil {
+		return lines
+	}
+	names := slices.Collect(maps.Keys(who.Verdicts))
+	for _, p := range a.policy.Profiles() { // one without a verdict is unknown
+		names = append(names, p.Name)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		lines = append(lines, "posture "+name+" "+condition(who.Verdicts[name].At(a.now)))
 	}
 	return lines
@@ -87,6 +96,8 @@ func condition(v posture.Verdict) string {
 		return "passed until " + v.Expires.UTC().Format(time.RFC3339)
 	case v.Reason != "":
 		return v.Result.String() + ": " + v.Reason
+	case v.Result == posture.Unknown:
+		return v.Result.String() + ": no report"
 	}
 	return v.Result.String()
 }

@@ -168,7 +168,11 @@ func (a *asking) answer(ctx context.Context, from netip.Addr) *outcome {
 	case a.Class != dns.ClassINET:
 		return refused("no such class here")
 	case meta(a.Type):
-		return (&outcome{action: Refused, rcode: dns.RcodeRefused}).explained(edeBadType, "not a type to be asked for")
+		o := &outcome{action: Refused, rcode: dns.RcodeRefused}
+		if a.Type == dns.TypeNXNAME { // RFC 9824 section 3.5
+			o.rcode = dns.RcodeFormatError
+		}
+		return o.explained(edeBadType, "not a type to be asked for")
 	}
 	if addr, ok := reverse(a.Name); ok && a.g.PTR != nil {
 		if name, pool, leased := a.g.PTR(addr); pool {
@@ -259,9 +263,12 @@ func (a *asking) reply(ctx context.Context, q Question) (cache.Reply, error) {
 	}
 	then := &a.decision.Then
 	u.ECS = then.ECS.Of(a.asker.Source)
-	r, here, err := a.here(ctx, q)
+	r, here, err := a.here(q)
 	if !here {
 		r, err = a.g.Upstream(ctx, then.Upstream, u)
+	}
+	if err == nil && open(&r) {
+		r, err = a.finished(ctx, q, r)
 	}
 	if err != nil {
 		a.stale = true // what is decided without it holds for this once
@@ -337,7 +344,7 @@ func (a *asking) passed(as Action, hops Facts, r *cache.Reply, plainly bool) *ou
 	}
 	o := &a.room.outcome
 	*o = outcome{action: as, rcode: r.Rcode, reply: r, span: a.span(r)}
-	if a.told(o, r); plainly && !bindings {
+	if a.told(o, r); plainly && !bindings && !bare(r) {
 		return o
 	}
 	m := r.Msg()
@@ -347,7 +354,18 @@ func (a *asking) passed(as Action, hops Facts, r *cache.Reply, plainly bool) *ou
 	answers := len(m.Answer)
 	o.reply, o.answer, o.ns, o.extra = nil, inChain(m.Answer, hops), m.Ns, m.Extra
 	o.ad = r.AD && len(o.answer) == answers // it is what upstream has vouched for
+	if !r.Failed() && (len(o.answer) == 0 || r.Rcode == dns.RcodeNameError) {
+		end := a.Question
+		end.Name = hops[len(hops)-1].Name
+		o.ns = end.denied(o.ns)
+	}
 	return o
+}
+
+// bare reports whether an answer denies something and nothing in it says for how
+// long. (One that ends in a CNAME is not done: who asks may go on from there.)
+func bare(r *cache.Reply) bool {
+	return r.Count[1] == 0 && !r.Failed() && (r.Count[0] == 0 || r.Rcode == dns.RcodeNameError)
 }
 
 // span returns what to make of the TTLs of upstream's answer.
@@ -365,6 +383,8 @@ func (a *asking) span(r *cache.Reply) wire.Span {
 // upstream itself says.
 func (a *asking) told(o *outcome, r *cache.Reply) {
 	switch {
+	case a.local && r.Failed():
+		o.explained(edeOther, "a chain of CNAMEs here has no end")
 	case r.Stale && r.Rcode == dns.RcodeNameError:
 		o.explained(dns.ExtendedErrorCodeStaleNXDOMAINAnswer, "upstream does not answer")
 	case r.Stale:
@@ -392,6 +412,10 @@ func (a *asking) failed(code uint16, why string) *outcome {
 // refuses reports whether an answer must not hold an address. One that says what
 // the policy wants to be asked, or what is known here, may hold private ones.
 func (a *asking) refuses(addr netip.Addr) bool {
+	return a.leadsInside(addr) || a.leadsInside(carried(addr))
+}
+
+func (a *asking) leadsInside(addr netip.Addr) bool {
 	if a.g.Forbidden(addr) {
 		return true
 	}
@@ -401,7 +425,7 @@ func (a *asking) refuses(addr netip.Addr) bool {
 // rebinding is the answer in place of one with an address that it must not hold.
 func (a *asking) rebinding(bad netip.Addr) *outcome {
 	whose := "an address of this network"
-	if !a.g.Forbidden(bad) {
+	if !a.g.Forbidden(bad) && !a.g.Forbidden(carried(bad)) {
 		whose = "a private address; if that is meant, name it in dns.rebinding.except"
 	}
 	return a.failed(edeOther, "rebinding: the answer holds "+bad.String()+", "+whose)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver/listen"
 	"github.com/starferry/starferry/resolver/upstream"
 )
@@ -33,6 +34,7 @@ func TestGateway(t *testing.T) {
 		{"alice", "1.0.0.10.in-addr.arpa PTR", "NOERROR 60 PTR printer.test."},
 		{"alice", "www.allowed.test ANY", `NOERROR 3600 HINFO "RFC8482" ""; EDE 30 ANY is answered with next to nothing (RFC 8482)`},
 		{"alice", "www.allowed.test AXFR", "REFUSED; EDE 30 not a type to be asked for"},
+		{"alice", "www.allowed.test NXNAME", "FORMERR; EDE 30 not a type to be asked for"},
 		{"alice", "www.allowed.test HS", "REFUSED; EDE 18 no such class here"},
 
 		// What is blocked, and how.
@@ -112,8 +114,9 @@ func TestGateway(t *testing.T) {
 
 		// What the gateway says of itself.
 		{"alice", "whoami.starferry CH TXT", `NOERROR 0 CH TXT "device alice-laptop" "identity strong by wireguard" "source 100.72.1.10" "groups staff" "steering possible" "posture managed-laptop passed until 2026-09-07T13:00:00Z"`},
-		{"the office", "whoami.starferry CH TXT", `NOERROR 0 CH TXT "device office" "identity weak by network" "source 192.168.1.7" "groups staff" "steering impossible: no way to send"`},
-		{"alice", "whoami.starferry CH", "NOERROR"},
+		{"the office", "whoami.starferry CH TXT", `NOERROR 0 CH TXT "device office" "identity weak by network" "source 192.168.1.7" "groups staff" "steering impossible: no way to send" "posture managed-laptop unknown: no report"`},
+		{"alice, failing", "whoami.starferry CH TXT", `NOERROR 0 CH TXT "device alice-laptop" "identity strong by wireguard" "source 100.72.1.11" "groups staff" "steering possible" "posture managed-laptop failed: firewall: want on, report says off"`},
+		{"alice", "whoami.starferry CH", "NOERROR SOA 10"},
 		{"alice", "www.taobao.com.explain.starferry CH TXT", `NOERROR 0 CH TXT "first line for www.taobao.com" "` + strings.Repeat("x", 255) + `" "` + strings.Repeat("x", 45) + `" "back\\slash"`},
 		{"bob", "www.taobao.com.explain.starferry CH TXT", "REFUSED; EDE 18 this device may not ask for explanations"},
 		{"alice", "explain.starferry CH TXT", "REFUSED; EDE 18 nothing here by that name"},
@@ -236,6 +239,95 @@ func TestWhenUpstreamFails(t *testing.T) {
 		f.up.broken["www.allowed.test."] = errors.New("down")
 		if got := f.dig(t, "alice", asks); got != want {
 			t.Errorf("%s:\n got %s\nwant %s", asks, got, want)
+		}
+	}
+}
+
+// An address inside that an IPv6 address carries is one inside.
+func TestCarriedAddresses(t *testing.T) {
+	const private = "; if that is meant, name it in dns.rebinding.except"
+	for addr, want := range map[string]string{
+		"64:ff9b::10.0.0.1":     "SERVFAIL; EDE 0 rebinding: the answer holds 64:ff9b::a00:1, a private address" + private,
+		"2002:a00:1::1":         "SERVFAIL; EDE 0 rebinding: the answer holds 2002:a00:1::1, a private address" + private,
+		"::10.0.0.1":            "SERVFAIL; EDE 0 rebinding: the answer holds ::a00:1, a private address" + private,
+		"64:ff9b::198.19.0.1":   "SERVFAIL; EDE 0 rebinding: the answer holds 64:ff9b::c613:1, an address of this network",
+		"64:ff9b::192.0.2.10":   "NOERROR 60 AAAA 64:ff9b::c000:20a",
+		"2002:c000:20a::a00:1":  "NOERROR 60 AAAA 2002:c000:20a::a00:1",
+		"2001:db8:1::10.0.0.1":  "NOERROR 60 AAAA 2001:db8:1::a00:1",
+		"64:ff9b:1::a:0.0.0.10": "NOERROR 60 AAAA 64:ff9b:1::a:0:a",
+	} {
+		f := newFleet(t)
+		f.Private = func(_ string, a netip.Addr) bool { return a.IsPrivate() }
+		f.up.records = newZone(t, "carries.test. 60 IN AAAA "+addr+"\ncarries.test. 60 IN HTTPS 1 . ipv6hint="+addr).records
+		if got := f.dig(t, "alice", "carries.test AAAA"); got != want {
+			t.Errorf("%s: got %s, want %s", addr, got, want)
+		}
+		if got := f.dig(t, "alice", "carries.test HTTPS"); strings.HasPrefix(want, "SERVFAIL") && got != want {
+			t.Errorf("%s as a hint: got %s, want %s", addr, got, want)
+		}
+	}
+}
+
+// What does not exist is said with a SOA record, also where upstream gives none, or
+// nothing that belongs to the question. An answer that ends in a CNAME denies nothing.
+func TestDeniedWithSOA(t *testing.T) {
+	for _, tt := range []struct {
+		rcode        int
+		answer, want string
+	}{
+		{dns.RcodeSuccess, "", "NOERROR www.allowed.test."},
+		{dns.RcodeNameError, "", "NXDOMAIN www.allowed.test."},
+		{dns.RcodeSuccess, "stray.test. 300 IN A 192.0.2.66", "NOERROR www.allowed.test."},
+		{dns.RcodeNameError, "www.allowed.test. 300 IN CNAME gone.test.", "NXDOMAIN gone.test."},
+		{dns.RcodeSuccess, "www.allowed.test. 300 IN CNAME elsewhere.test.", "NOERROR "},
+		{dns.RcodeSuccess, "www.allowed.test. 300 IN A 192.0.2.10", "NOERROR "},
+		{dns.RcodeServerFailure, "", "SERVFAIL "},
+	} {
+		f := newFleet(t)
+		f.Upstream = sourceOf(0, func(_ context.Context, m *dns.Msg) (*dns.Msg, error) {
+			r := new(dns.Msg).SetRcode(m, tt.rcode)
+			if rr, _ := dns.NewRR(tt.answer); rr != nil {
+				r.Answer = []dns.RR{rr}
+			}
+			return r, nil
+		})
+		_, req := packQuestion(t, "www.allowed.test.", dns.TypeA, nil)
+		r, owner := new(dns.Msg), ""
+		if err := r.Unpack(f.Handle(t.Context(), &listen.Client{Addr: people["alice"].from, Listener: "test"}, req)); err != nil {
+			t.Fatal(err)
+		}
+		for _, rr := range r.Ns {
+			if _, is := rr.(*dns.SOA); is {
+				owner = rr.Header().Name
+			}
+		}
+		if got := dns.RcodeToString[r.Rcode] + " " + owner; got != tt.want {
+			t.Errorf("upstream says %s %q: got %q, want %q", dns.RcodeToString[tt.rcode], tt.answer, got, tt.want)
+		}
+	}
+}
+
+// The options of a forwarder count in questions of any class, and those of others in none.
+func TestOptionsOfForwarders(t *testing.T) {
+	for _, class := range []uint16{dns.ClassINET, dns.ClassCHAOS} {
+		for _, forwards := range []bool{true, false} {
+			f, read := newFleet(t), "nothing"
+			f.Forwarder = func(netip.Addr) bool { return forwards }
+			f.Identify = func(c *listen.Client, option func(uint16) []byte) (policy.Asker, bool) {
+				if option != nil {
+					read = string(option(65001))
+				}
+				return identify(c, option)
+			}
+			_, req := packQuestion(t, "whoami.starferry.", dns.TypeTXT, func(m *dns.Msg) {
+				m.Question[0].Qclass = class
+				m.SetEdns0(1232, false)
+				m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: 65001, Data: []byte("a MAC")}}
+			})
+			f.Handle(t.Context(), &listen.Client{Addr: people["alice"].from, Listener: "test"}, req)
+			if want := map[bool]string{true: "a MAC", false: "nothing"}[forwards]; read != want {
+				t.Errorf("class %d, of a forwarder %t: %q is read, want %q", class, forwards, read, want)
+			}
 		}
 	}
 }

@@ -2,20 +2,20 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/starferry/starferry/resolver/cache"
-	"github.com/starferry/starferry/resolver/local"
 	"github.com/starferry/starferry/resolver/wire"
 )
 
 // here answers what is known here as if upstream had said it, so that the policy
 // judges it as it does that. Where the policy wants a group to be asked, it is. A
-// chain that leads out of here goes on upstream.
-func (a *asking) here(ctx context.Context, q Question) (r cache.Reply, ok bool, err error) {
+// chain that leads out of here is left open.
+func (a *asking) here(q Question) (r cache.Reply, ok bool, err error) {
 	if a.g.Local == nil || a.decision.Then.Upstream != "" {
 		return r, false, nil
 	}
@@ -24,38 +24,100 @@ func (a *asking) here(ctx context.Context, q Question) (r cache.Reply, ok bool, 
 		return r, false, nil
 	}
 	m := q.message()
-	m.Extra, m.Response, m.Rcode, m.Compress = nil, true, said.Rcode, true
-	m.Answer, m.Ns = said.Answer, said.Ns
-	if said.Target != "" {
-		if err := a.beyond(ctx, q, said, m); err != nil {
-			return r, true, err
-		}
-	} else {
-		a.local = true
+	m.Rcode, m.Answer, m.Ns = said.Rcode, said.Answer, said.Ns
+	if r, err = replyOf(m); err != nil {
+		return r, true, fmt.Errorf("what %s says of %s: %w", said.Source, q.Name, err)
 	}
+	a.local = said.Target == ""
+	r.Kept = true
+	return r, true, nil
+}
+
+// replyOf makes a reply of records.
+func replyOf(m *dns.Msg) (cache.Reply, error) {
+	m.Extra, m.Response, m.Compress = nil, true, true
 	b, err := m.Pack()
 	if err != nil {
-		return r, true, fmt.Errorf("packing what %s says of %s: %w", said.Source, q.Name, err)
+		return cache.Reply{}, fmt.Errorf("packing: %w", err)
 	}
 	ans, ok := wire.ReadAnswer(b)
 	if !ok {
-		return r, true, fmt.Errorf("what %s says of %s makes no answer", said.Source, q.Name)
+		return cache.Reply{}, errors.New("it makes no answer")
 	}
-	return cache.Reply{Answer: &ans, Life: ans.Least(uint32(blockTTL / time.Second)), Kept: true}, true, nil
+	return cache.Reply{Answer: &ans, Life: ans.Least(uint32(blockTTL / time.Second))}, nil
 }
 
-// beyond adds to an answer what upstream has at the end of its chain.
-func (a *asking) beyond(ctx context.Context, q Question, said local.Answer, m *dns.Msg) error {
-	q.Name = said.Target
+// open reports whether an answer ends in a CNAME and leaves it to who asks to go on.
+// That is how servers answer that know only their own names.
+func open(r *cache.Reply) bool {
+	return r.Rcode == dns.RcodeSuccess && r.Count[0] > 0 && r.Count[1] == 0 && r.Negative()
+}
+
+// finished goes on where a chain was left open, with those whose names these are,
+// so that all of it is judged, and who asks need not go on.
+func (a *asking) finished(ctx context.Context, q Question, r cache.Reply) (cache.Reply, error) {
+	if q.Type == dns.TypeANY {
+		return r, nil
+	}
+	hops, _ := follow(q.Name, r.Answer)
+	for known := 1; known < len(hops) && len(hops) < maxHops && open(&r) && aliases(&r) < len(hops); {
+		known = len(hops)
+		rest, err := a.onward(ctx, q, hops[known-1].Name)
+		if err != nil {
+			return r, err
+		}
+		longer, err := a.joined(&r, &rest)
+		if err != nil {
+			return r, fmt.Errorf("the answer for %s: %w", q.Name, err)
+		}
+		if hops, _ = follow(q.Name, longer.Answer); len(hops) > known || !open(&longer) {
+			r = longer
+		}
+	}
+	return r, nil
+}
+
+// aliases counts the CNAMEs of an answer: where there are as many as names in its
+// chain the last one leads back into it.
+func aliases(r *cache.Reply) (n int) {
+	for rr := range r.Records {
+		if rr.Section == 0 && rr.Type == wire.TypeCNAME {
+			n++
+		}
+	}
+	return n
+}
+
+// onward asks for what a chain leads to. Even if that is known here, the asked name is
+// not: a stranger's name shall not lead inside by a CNAME.
+func (a *asking) onward(ctx context.Context, q Question, name string) (cache.Reply, error) {
+	q.Name = name
 	u, err := q.upstream()
 	if err != nil {
-		return err
+		return cache.Reply{}, err
 	}
-	r, err := a.g.Upstream(ctx, "", u)
+	r, here, err := a.here(q)
+	if a.local = false; here {
+		return r, err
+	}
+	return a.g.Upstream(ctx, "", u)
+}
+
+// joined is the answer of a chain and of where it leads.
+func (a *asking) joined(r, rest *cache.Reply) (cache.Reply, error) {
+	m, more := r.Msg(), rest.Msg()
+	m.Rcode, m.Answer, m.Ns = more.Rcode&15, append(m.Answer, more.Answer...), more.Ns
+	out, err := replyOf(m)
 	if err != nil {
-		return err
+		return out, err
 	}
-	rest := r.Msg()
-	m.Rcode, m.Answer, m.Ns = rest.Rcode, append(m.Answer, rest.Answer...), rest.Ns
-	return nil
+	if rest.Life == 0 || r.Life == 0 {
+		out.Life = 0
+	}
+	out.Rcode, out.AD, out.Kept, out.Why = rest.Rcode, r.AD && rest.AD, r.Kept && rest.Kept, rest.Why
+	if r.Stale || rest.Stale {
+		a.stale = true
+		out.Why = wire.Explanation{Given: true, Code: dns.ExtendedErrorCodeStaleAnswer, Text: "does not answer"}
+	}
+	return out, nil
 }

@@ -32,7 +32,7 @@ const (
 // unpacked only if their answer has to be made record by record.
 type inbound struct {
 	Question
-	plain wire.Question // its Req is nil if the question is not plain
+	plain wire.Question // its Req is nil if the question is not plain: then there are options only
 	msg   *dns.Msg
 	opt   *dns.OPT // nil: the asker does not know EDNS, or the question was not unpacked
 }
@@ -47,6 +47,8 @@ func (in *inbound) read(req []byte) (resp []byte, ok bool) {
 			return resp, false
 		}
 		*in = *other
+		opt, _ := wire.OPT(req)
+		in.plain.Options = opt.Options
 		return nil, true
 	}
 	var text [4 * 256]byte
@@ -72,7 +74,7 @@ func (in *inbound) unpack() {
 }
 
 // option returns the data of the first EDNS option of a code; nil if there is
-// none, or the question is not plain.
+// none.
 func (in *inbound) option(code uint16) []byte { return in.plain.Option(code) }
 
 // parse reads a request. If it is none that can be handled, resp is what to

@@ -81,7 +81,7 @@ func (g *Gateway) Fast(c *listen.Client, q *wire.Question, out []byte) (resp []b
 	start := len(out)
 	out = e.Answer.Append(out, q, wire.Span{Age: age(now.Sub(e.Stored)), Least: e.Note.least, Most: e.Note.most})
 	out = wire.AppendOPT(out, start, q, e.Rcode, &e.Why)
-	g.again(e, c, p, q, out[start:])
+	g.again(e, c, p, now, q, out[start:])
 	return out, true
 }
 
@@ -107,7 +107,7 @@ func (g *Gateway) used(e *packed.Entry[memo], now time.Time) {
 }
 
 // again counts and remembers an answer that was given again.
-func (g *Gateway) again(e *packed.Entry[memo], c *listen.Client, p *known, q *wire.Question, reply []byte) {
+func (g *Gateway) again(e *packed.Entry[memo], c *listen.Client, p *known, now time.Time, q *wire.Question, reply []byte) {
 	if e.Note.tally != nil {
 		e.Note.tally.Add(1)
 	}
@@ -116,7 +116,7 @@ func (g *Gateway) again(e *packed.Entry[memo], c *listen.Client, p *known, q *wi
 	}
 	r := g.Quick.records.Get().(*Record)
 	*r = *e.Note.record
-	r.Time, r.Client, r.Kind, r.From, r.Query, r.Reply = c.At, *c, p.asker.Kind, FromPacked, q.Req, reply
+	r.Time, r.Client, r.Kind, r.From, r.Query, r.Reply = now, *c, p.asker.Kind, FromPacked, q.Req, reply
 	r.who(&p.asker)
 	g.Repeat(r)
 	*r = Record{}

@@ -199,6 +199,23 @@ func TestRepeatsAreRecordedAndCounted(t *testing.T) {
 	}
 }
 
+// Streams do not say when a question came.
+func TestRepeatsHaveTheirTime(t *testing.T) {
+	f := newQuickFleet(t)
+	_, req := packQuestion(t, "www.phishing.test.", dns.TypeA, nil)
+	c := &listen.Client{Addr: people["alice"].from, Listener: "test", Transport: listen.TCP}
+	f.Handle(t.Context(), c, req)
+	f.records, f.time = nil, start.Add(time.Second)
+	q, _ := wire.Parse(req)
+	q.Size = 1232
+	if _, ok := f.Fast(c, &q, nil); !ok || len(f.records) != 1 {
+		t.Fatalf("answered %t, %d records", ok, len(f.records))
+	}
+	if got := f.records[0].Time; !got.Equal(f.time) {
+		t.Errorf("answered again at %v, want %v", got, f.time)
+	}
+}
+
 func TestFastAllocatesNothing(t *testing.T) {
 	f := newQuickFleet(t)
 	f.Repeat = nil

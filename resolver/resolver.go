@@ -183,6 +183,18 @@ func (q Question) asksAddress() bool { return q.Type == dns.TypeA || q.Type == d
 // (RFC 2308), so that who asks does not ask again at once.
 func (q Question) soa() dns.RR {
 	h := q.header(blockTTL)
-	h.Rrtype, h.Class = dns.TypeSOA, dns.ClassINET
+	h.Rrtype = dns.TypeSOA
 	return &dns.SOA{Hdr: h, Ns: "starferry.", Mbox: "nobody.invalid.", Serial: 1, Refresh: 1800, Retry: 900, Expire: 604800, Minttl: h.Ttl}
+}
+
+// denied returns the authority section of a negative answer, with a SOA record
+// made here if it has none: without one nobody may keep it (RFC 2308 section 5),
+// and who asks does so again at once.
+func (q Question) denied(ns []dns.RR) []dns.RR {
+	for _, rr := range ns {
+		if rr.Header().Rrtype == dns.TypeSOA {
+			return ns
+		}
+	}
+	return append(ns[:len(ns):len(ns)], q.soa())
 }

@@ -130,7 +130,7 @@ func (c *Certificates) Status() []CertStatus {
 // lookEvery is how often files are looked at. They are taken when they have
 // been left alone between two looks: certificate and key are seldom written
 // at once.
-const lookEvery = 5 * time.Second
+const lookEvery = time.Second
 
 // Run follows the files until ctx is done. It looks at them rather than being
 // told by the kernel, which does not tell of a link in their path that is

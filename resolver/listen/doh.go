@@ -59,6 +59,10 @@ var exchanges = sync.Pool{New: func() any {
 // serve answers a request. It reports whether nobody reads b any more: an answer that
 // could not be written whole may still be in the hands of the connection.
 func (d *doh) serve(ctx context.Context, w http.ResponseWriter, r *http.Request, b *exchange) bool {
+	v := r.Context().Value(visitKey{}).(*visit)
+	if r.TLS == nil && !v.trusted { // its question, and its token, were open to everybody on the way
+		return refuse(w, http.StatusForbidden, "only trusted proxies may ask here")
+	}
 	token, ok := d.token(r.URL.Path)
 	if !ok {
 		return refuse(w, http.StatusNotFound, "there is nothing here")
@@ -75,7 +79,7 @@ func (d *doh) serve(ctx context.Context, w http.ResponseWriter, r *http.Request,
 		}
 		return refuse(w, status, why)
 	}
-	client, ok := d.client(r, token)
+	client, ok := d.client(r, v, token)
 	if !ok {
 		return refuse(w, http.StatusBadRequest, "the proxy does not say who asks")
 	}
@@ -103,8 +107,7 @@ func (d *doh) token(path string) (string, bool) {
 
 // client returns who asks. He is the same for all questions of a connection
 // unless it is a proxy's.
-func (d *doh) client(r *http.Request, token string) (*Client, bool) {
-	v := r.Context().Value(visitKey{}).(*visit)
+func (d *doh) client(r *http.Request, v *visit, token string) (*Client, bool) {
 	if v.trusted {
 		addr, ok := asker(r.Header, v.from, d.Trusted)
 		return &Client{Addr: addr, Listener: v.gate.name, Transport: DoH, Token: token}, ok
@@ -112,10 +115,7 @@ func (d *doh) client(r *http.Request, token string) (*Client, bool) {
 	if c := v.client.Load(); c != nil && c.Token == token {
 		return c, true
 	}
-	c := &Client{Addr: v.from, Listener: v.gate.name, Transport: DoHClear, Token: token}
-	if r.TLS != nil {
-		c.Transport, c.ServerName = DoH, strings.ToLower(r.TLS.ServerName)
-	}
+	c := &Client{Addr: v.from, Listener: v.gate.name, Transport: DoH, Token: token, ServerName: strings.ToLower(r.TLS.ServerName)}
 	v.client.Store(c)
 	return c, true
 }

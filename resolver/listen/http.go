@@ -18,10 +18,6 @@ type HTTP struct {
 	Trusted []netip.Prefix // of reverse proxies, whose word on who asks is taken; not with TLS
 }
 
-// DoHClear is the transport of questions over HTTP that came without TLS and
-// not from a proxy that is trusted to have taken it off.
-const DoHClear = "doh-clear"
-
 // The bounds of HTTP.
 const (
 	httpStreams = 250              // at once over a connection, more than the 100 of RFC 9113 section 6.5.2
@@ -47,8 +43,8 @@ func (s *Server) ServeHTTPS(ctx context.Context, l net.Listener, certs *Certific
 
 // ServeHTTP does as [Server.ServeHTTPS] without TLS, for reverse proxies that
 // take it off. Who asks is then the last address of X-Forwarded-For or
-// Forwarded (RFC 7239) that is not a trusted proxy's, if the connection is
-// from one. Everybody else asks for himself, whatever the headers say.
+// Forwarded (RFC 7239) that is not a trusted proxy's. Connections of others are
+// answered with 403.
 func (s *Server) ServeHTTP(ctx context.Context, l net.Listener, h HTTP, name string) error {
 	return s.serveHTTP(ctx, l, h, name, func(l net.Listener) net.Listener { return l })
 }
