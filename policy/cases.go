@@ -73,7 +73,7 @@ func (c *compiler) readTest(m *yamlpos.Map) {
 	t.rrtype = yamlpos.Read(m, "type", t.rrtype, parseType)
 	c.readTestAsker(m, &t)
 	t.time = yamlpos.Read(m, "time", time.Time{}, testTime)
-	t.flow = yamlpos.Read(m, "flow", nil, parseService)
+	t.flow = yamlpos.Read(m, "flow", nil, parseFlow)
 	t.listener = yamlpos.Read(m, "listener", "", listener)
 	t.transport = yamlpos.Read(m, "transport", "", transport)
 	for _, key := range []string{"listener", "transport"} {
@@ -121,19 +121,9 @@ func testTime(s string) (time.Time, error) {
 	return t, nil
 }
 
-// parseService reads what a flow wants to reach: tcp/443, udp/53, icmp.
-func parseService(s string) (*Service, error) {
-	if s == "icmp" {
-		return &Service{Proto: protoICMP}, nil
-	}
-	p, err := port(s)
-	if err == nil && p.From != p.To {
-		err = fmt.Errorf("%q is more than one port", s)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &Service{Proto: p.Proto, Port: p.From}, nil
+func parseFlow(s string) (*Service, error) {
+	f, err := ParseService(s)
+	return &f, err
 }
 
 func (c *compiler) readTestAsker(m *yamlpos.Map, t *testCase) {

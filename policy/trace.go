@@ -13,6 +13,7 @@ import (
 // A Trace is the story of one decision. A nil Trace records nothing.
 type Trace struct {
 	Steps    []Step
+	Route    string // of a flow: by which route conditions on it were judged, and which policy gives it; empty: no policy has such conditions
 	Shadow   string // what would be decided if policies in mode shadow were enforced, and by which; empty: the same
 	Decision string // in short: "steer hong-kong", "deny refused", "ask upstream"
 
@@ -47,6 +48,9 @@ func (t *Trace) String() string {
 			b.WriteString(": " + s.Text)
 		}
 		b.WriteByte('\n')
+	}
+	if t.Route != "" {
+		b.WriteString("route of the flow: " + t.Route + "\n")
 	}
 	b.WriteString("decision: " + t.Decision)
 	if t.Shadow != "" {
