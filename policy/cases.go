@@ -9,6 +9,7 @@ import (
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/internal/rrtype"
 	"github.com/starferry/starferry/internal/yamlpos"
 	"github.com/starferry/starferry/policy/match"
 )
@@ -62,7 +63,7 @@ type expectation struct {
 // readTest reads an expectation.
 func (c *compiler) readTest(m *yamlpos.Map) {
 	m.Require("ask", "want")
-	t := testCase{at: m.Pos(), rrtype: typeNumbers["A"], stand: posture.Passed}
+	t := testCase{at: m.Pos(), rrtype: rrtype.Numbers["A"], stand: posture.Passed}
 	asked := yamlpos.Read(m, "ask", question{}, parseQuestion)
 	if t.name = asked.name; asked.rrtype != 0 {
 		t.rrtype = asked.rrtype

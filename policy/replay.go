@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/starferry/starferry/internal/rrtype"
 )
 
 // A Replay decides recorded questions by two policies and keeps those that they
@@ -40,7 +42,7 @@ type Change struct {
 }
 
 // TypeName returns the name of the question's type.
-func (c *Change) TypeName() string { return typeName(c.Type) }
+func (c *Change) TypeName() string { return rrtype.Name(c.Type) }
 
 // Add decides one question, as it was at its time, by both policies. recorded
 // reports whether the answer of the query is what upstream said; where nothing

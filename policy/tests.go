@@ -10,6 +10,7 @@ import (
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/internal/rrtype"
 	"github.com/starferry/starferry/internal/yamlpos"
 )
 
@@ -72,7 +73,7 @@ func TestsErr(results []TestResult) error {
 
 // title is the question of a test in a line.
 func (t *testCase) title() string {
-	s := t.name + " " + typeName(t.rrtype)
+	s := t.name + " " + rrtype.Name(t.rrtype)
 	if t.flow != nil {
 		s += " " + t.flow.String()
 	}
@@ -241,7 +242,7 @@ func (d *Decision) answers() (out []string) {
 		out = append(out, d.Then.CNAME)
 	}
 	for _, r := range d.Then.Records {
-		out = append(out, typeName(r.Type)+" "+r.Text)
+		out = append(out, rrtype.Name(r.Type)+" "+r.Text)
 	}
 	return out
 }

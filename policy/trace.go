@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/internal/rrtype"
 	"github.com/starferry/starferry/internal/yamlpos"
 )
 
@@ -186,7 +187,7 @@ func (c *cond) say(s *scene, t Truth) string {
 		}
 		return fmt.Sprintf("source %v %s%s", a.Source, not, c.text)
 	case opType:
-		return "type " + typeName(s.q.Type) + c.instead(t)
+		return "type " + rrtype.Name(s.q.Type) + c.instead(t)
 	case opPosture:
 		return c.sayPosture(s, t)
 	}
