@@ -62,7 +62,7 @@ func (t *Then) fill(name string) {
 	if len(a.CNAME) > 0 && a.CNAME[0] == '*' {
 		t.CNAME, _ = match.Clean(name + a.CNAME[1:]) // one that is too long is none
 	}
-	if a.TTL > 0 {
+	if a.TTLSaid {
 		t.TTL = a.TTL
 	}
 }

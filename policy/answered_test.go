@@ -34,6 +34,8 @@ func TestOverrideByZone(t *testing.T) {
 a.test 7 TXT hi
 *.g.test CNAME *.garden.example.
 bad.test CNAME .
+now.test 0 A 192.0.2.3
+now.test 60 A 192.0.2.4
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +46,7 @@ bad.test CNAME .
 	}{
 		{question{ask: "a.test", by: "bob"}, "override by data: [192.0.2.1] [{16 hi}] 7s"},
 		{question{ask: "x.g.test", by: "bob"}, "override by data: x.g.test.garden.example [] [] 1m0s"},
+		{question{ask: "now.test", by: "bob"}, "override by data: [192.0.2.3 192.0.2.4] [] 0s"}, // 0 is said, and is not the policy's own
 		{question{ask: "x.a.test", by: "bob", answer: "-"}, "allow by rest: [] [] 0s"},
 		{question{ask: "x.a.test", by: "bob", answer: "x.a.test a.test 203.0.113.1"}, "override by data: [192.0.2.1] [{16 hi}] 7s"},
 		{question{ask: "bad.test", by: "bob"}, "block nxdomain by zone: [] [] 0s"},

@@ -36,7 +36,8 @@ type Answer struct {
 	CNAME   string // alone; *.example.com is the asked name below example.com
 	A, AAAA []netip.Addr
 	Records []Record      // of other types
-	TTL     time.Duration // the least of the records; 0: the zone says none
+	TTL     time.Duration // the least of the records
+	TTLSaid bool          // the zone says one
 }
 
 // A Record is one of an answer. Text is what follows the type in a master file;
@@ -158,7 +159,7 @@ func (b *answersBuilder) finish(c *collector) error {
 	case !b.any || b.open.empty():
 		return nil
 	}
-	text := fmt.Sprintf("%q %v %v %#v %d", b.open.CNAME, b.open.A, b.open.AAAA, b.open.Records, b.open.TTL)
+	text := fmt.Sprintf("%q %v %v %#v %d %v", b.open.CNAME, b.open.A, b.open.AAAA, b.open.Records, b.open.TTL, b.open.TTLSaid)
 	i, ok := b.known[text]
 	if !ok {
 		i = uint32(len(b.to.all))
@@ -198,8 +199,8 @@ func (a *Answer) add(r *rpzRule) error {
 	} else if err := a.addRecord(&r.data); err != nil {
 		return err
 	}
-	if ttl := min(time.Duration(r.data.ttl)*time.Second, maxTTL); ttl > 0 && (a.TTL == 0 || ttl < a.TTL) {
-		a.TTL = ttl
+	if ttl := min(time.Duration(r.data.ttl.seconds)*time.Second, maxTTL); r.data.ttl.said && (!a.TTLSaid || ttl < a.TTL) {
+		a.TTL, a.TTLSaid = ttl, true
 	}
 	return nil
 }

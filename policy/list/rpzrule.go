@@ -26,7 +26,7 @@ type rpzRule struct {
 type rpzData struct {
 	typ   []byte
 	words [][]byte
-	ttl   uint32 // 0: not said
+	ttl   spanSaid
 	zone  *zone
 }
 
