@@ -73,6 +73,10 @@ func (s Source) Answers(r io.Reader) (*Answers, Stats, error) {
 	if s.Format != "rpz" {
 		return nil, Stats{}, fmt.Errorf("list %s: a list of format %s has no answers, only rpz has", s.Name, s.Format)
 	}
+	asNames, err := s.selection(nil)
+	if err != nil { // something of networks is selected, so that there are no names
+		asNames = selection{}
+	}
 	s.Select = []string{"local", "cname"}
 	sel, err := s.selection(nil)
 	if err != nil {
@@ -83,7 +87,14 @@ func (s Source) Answers(r io.Reader) (*Answers, Stats, error) {
 		return nil, Stats{}, err
 	}
 	b := answersBuilder{to: &Answers{owners: map[owner]uint32{}}, known: map[string]uint32{}}
-	take := func(rule rpzRule) error { return b.take(rule, &sel, c) }
+	take := func(rule rpzRule) error {
+		before, also := c.stats.Entries, asNames.has(&rule)
+		err := b.take(rule, &sel, c)
+		if also {
+			c.stats.Also += c.stats.Entries - before
+		}
+		return err
+	}
 	z := new(zone)
 	if err := s.read(r, &c.stats, func(line []byte) error { z.at = c.stats.line; return z.line(line, take) }); err != nil {
 		return nil, c.stats, err

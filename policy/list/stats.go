@@ -16,6 +16,7 @@ const (
 // Stats is what was found in a list.
 type Stats struct {
 	Entries  int      // entries taken
+	Also     int      // those of the answers that are taken as names too, of a list that is read as both
 	Bad      int      // entries and lines left out
 	BadLines []Place  // the first few of those that could not be read
 	Unsaid   int      // those of Bad that could be read, and say what a set cannot
