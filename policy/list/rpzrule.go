@@ -81,7 +81,11 @@ func (r *rpzRule) other() error {
 	if r.action == "passthru" {
 		return nil
 	}
-	return beyond("the action " + r.action + " where it is not selected")
+	return notSelected(r.action)
+}
+
+func notSelected(action string) beyond {
+	return beyond("the action " + action + " where it is not selected")
 }
 
 func newZoneNames(s Source) (nameReader, error) {
