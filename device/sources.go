@@ -30,6 +30,18 @@ func (d *Device) Sources(v6 bool) iter.Seq[netip.Addr] {
 	}
 }
 
+// Source returns an address that questions of the device come from: of a network
+// one of its own, of a machine that of its link. Others have none.
+func (d *Device) Source() netip.Addr {
+	switch {
+	case len(d.LAN) > 0:
+		return d.LAN[0].Addr()
+	case len(d.Overlay) > 0:
+		return d.Overlay[0].Addr()
+	}
+	return netip.Addr{}
+}
+
 // some yields addresses of a range until it is told to stop.
 func some(p netip.Prefix, yield func(netip.Addr) bool) bool {
 	a := p.Addr()

@@ -235,10 +235,7 @@ func (g *Gateway) explain(ctx context.Context, q control.Question) (string, any,
 		if !ok {
 			return "", nil, fmt.Errorf("%q: %w", q.Device, errNoDevice)
 		}
-		a = policy.Asker{Device: e.Device, Kind: e.Device.Kind, Verdicts: e.Verdicts}
-		if len(e.Device.Overlay) > 0 {
-			a.Source = e.Device.Overlay[0].Addr()
-		}
+		a = policy.Asker{Device: e.Device, Kind: e.Device.Kind, Source: e.Device.Source(), Verdicts: e.Verdicts}
 	}
 	x := g.explainAs(ctx, name, t, a)
 	return x.String(), x, nil

@@ -120,10 +120,7 @@ func (x *explaining) asker(set *configs.Set, now time.Time) (policy.Asker, error
 	if err != nil {
 		return policy.Asker{}, err
 	}
-	a := policy.Asker{Device: d, Kind: d.Kind, Verdicts: posture.Verdicts{}}
-	if len(d.Overlay) > 0 {
-		a.Source = d.Overlay[0].Addr()
-	}
+	a := policy.Asker{Device: d, Kind: d.Kind, Source: d.Source(), Verdicts: posture.Verdicts{}}
 	for _, p := range set.Policy.Profiles() {
 		switch x.posture {
 		case "passed":
