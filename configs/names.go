@@ -87,6 +87,9 @@ func (u *names) under(m *yamlpos.Map, key string) {
 	if personal[key] {
 		u.foreign = append(u.foreign, foreign{m, key, "an egress knows neither users nor devices nor platforms", "use groups"})
 	}
+	if (key == "listener" || key == "transport") && m.Has(key) {
+		u.foreign = append(u.foreign, foreign{m, key, "an egress judges flows, which have no " + key + ": it is false of all of them", "leave it out; what is for flows alone says flow: {...}"})
+	}
 	n := m.Node(key)
 	switch key {
 	case "group", "groups":

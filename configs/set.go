@@ -155,6 +155,19 @@ func LoadAlone(open Opener, path string) (*Set, error) {
 	return &Set{Gateway: d.gateway, Egress: d.egress, Connector: d.connector, Files: f.files}, nil
 }
 
+// LoadDevices reads a file of devices, and nothing else.
+func LoadDevices(open Opener, path string) ([]*device.Device, error) {
+	d, err := newFleet(open).openFile(path)
+	if err != nil {
+		return nil, err
+	}
+	d.read()
+	if d.file != nil && d.kind != devicesFile && d.kind != unknownFile {
+		d.file.ErrorAt(d.root.Pos(), d.kindHint(), "want a file of devices")
+	}
+	return d.devices, d.mistakes()
+}
+
 // A fleet is any number of files that are read together.
 type fleet struct {
 	open    Opener

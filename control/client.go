@@ -40,10 +40,10 @@ func (c Client) Status(ctx context.Context) (*Status, error) {
 	return &s, nil
 }
 
-// Explain asks what would happen to a name, and returns the node's text, or
+// Explain asks what would happen to a name, or to a flow, and returns the node's text, or
 // its JSON.
 func (c Client) Explain(ctx context.Context, q Question, asJSON bool) (string, error) {
-	args := url.Values{"name": {q.Name}, "device": {q.Device}, "type": {q.Type}}
+	args := q.arguments()
 	if asJSON {
 		args.Set("form", "json")
 	}
@@ -79,7 +79,7 @@ func (c Client) Flush(ctx context.Context, name string, suffix bool) (int, error
 // Query has the node answer a question as that of a device, and returns the
 // answer as text.
 func (c Client) Query(ctx context.Context, q Question) (string, error) {
-	b, err := c.call(ctx, http.MethodPost, "/query", url.Values{"name": {q.Name}, "device": {q.Device}, "type": {q.Type}})
+	b, err := c.call(ctx, http.MethodPost, "/query", q.arguments())
 	return string(b), err
 }
 

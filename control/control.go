@@ -5,7 +5,7 @@
 // [Client] asks them:
 //
 //	GET  /status                          a [Status] in JSON
-//	GET  /explain?name=&device=&type=     text, or JSON with &form=json
+//	GET  /explain?name=&device=&type=     text, or JSON with &form=json; of a flow with &flow=tcp/443
 //	POST /reload                          reads the files anew, and answers with a [Reloaded] in JSON; an error leaves the old in force
 //	POST /flush?name=&suffix=true         forgets cached answers: of all names, of one, or of one and all under it
 //	POST /query?name=&device=&type=       asks the node as a device would; text
@@ -60,6 +60,16 @@ type Question struct {
 	Name   string
 	Device string // may be empty: nobody that is known
 	Type   string // DNS type; empty: A
+	Flow   string // to explain a flow to the name, or to an address: what it wants to reach, tcp/443; empty: the question
+}
+
+// questionOf reads what a [Client] has written by arguments.
+func questionOf(args url.Values) Question {
+	return Question{Name: args.Get("name"), Device: args.Get("device"), Type: args.Get("type"), Flow: args.Get("flow")}
+}
+
+func (q *Question) arguments() url.Values {
+	return url.Values{"name": {q.Name}, "device": {q.Device}, "type": {q.Type}, "flow": {q.Flow}}
 }
 
 // grace is how long requests may still take after the context is done.
@@ -190,8 +200,7 @@ func (h Handlers) mux() http.Handler {
 	}
 	if h.Query != nil {
 		mux.HandleFunc("POST /query", func(w http.ResponseWriter, r *http.Request) {
-			args := r.URL.Query()
-			text, err := h.Query(r.Context(), Question{args.Get("name"), args.Get("device"), args.Get("type")})
+			text, err := h.Query(r.Context(), questionOf(r.URL.Query()))
 			writeText(w, text, err)
 		})
 	}
@@ -206,7 +215,7 @@ func (h Handlers) mux() http.Handler {
 
 func (h Handlers) explain(w http.ResponseWriter, r *http.Request) {
 	args := r.URL.Query()
-	text, value, err := h.Explain(r.Context(), Question{args.Get("name"), args.Get("device"), args.Get("type")})
+	text, value, err := h.Explain(r.Context(), questionOf(args))
 	if err == nil && args.Get("form") == "json" {
 		writeJSON(w, value)
 		return

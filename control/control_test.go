@@ -156,7 +156,7 @@ func TestAsk(t *testing.T) {
 			if q.Name == "" {
 				return "", nil, errors.New("no name")
 			}
-			return q.Name + " by " + q.Device + "\n", q, nil
+			return strings.TrimSpace(q.Name+" by "+q.Device+" "+q.Flow) + "\n", q, nil
 		},
 		Reload: func(context.Context) (*Reloaded, error) {
 			if reloads++; reloads == 1 {
@@ -172,7 +172,7 @@ func TestAsk(t *testing.T) {
 	if s, err := c.Status(ctx); err != nil || s.Links[0].RTT != someStatus.Links[0].RTT || s.Drops["no-lease"] != 2 {
 		t.Errorf("Status = %+v, %v", s, err)
 	}
-	if text, err := c.Explain(ctx, Question{"www.taobao.com", "alice-laptop", "A"}, false); text != "www.taobao.com by alice-laptop\n" {
+	if text, err := c.Explain(ctx, Question{Name: "www.taobao.com", Device: "alice-laptop", Type: "A", Flow: "tcp/443"}, false); text != "www.taobao.com by alice-laptop tcp/443\n" {
 		t.Errorf("Explain = %q, %v", text, err)
 	}
 	if text, err := c.Explain(ctx, Question{Name: "x.test"}, true); !strings.Contains(text, `"Name": "x.test"`) {

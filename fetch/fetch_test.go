@@ -307,6 +307,33 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// Of a response policy zone all counts that can be taken of it, once: with local
+// data alone it shrinks like others.
+func TestCount(t *testing.T) {
+	const blocks, data = "ads.test CNAME .\nspy.test CNAME *.\n", "a.test A 192.0.2.1\na.test AAAA 2001:db8::1\nb.test CNAME garden.example.\n"
+	for _, tt := range []struct {
+		text  string
+		takes []string
+		want  int
+	}{
+		{blocks, nil, 2},
+		{data, nil, 3},
+		{blocks + data, nil, 5},
+		{blocks + data, []string{"nxdomain", "local"}, 4}, // of the blocks one, and of the data what is taken twice
+		{blocks + data, []string{"cname:garden.example"}, 3},
+		{data + "24.0.2.0.192.rpz-ip CNAME .\n", []string{"response-ip"}, 1},
+	} {
+		file := filepath.Join(t.TempDir(), "zone")
+		if err := os.WriteFile(file, []byte("$TTL 60\n@ SOA a. b. 1 2 3 4 5\n"+tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n, err := count(list.Source{Name: "zone", Format: "rpz", Select: tt.takes}, file)
+		if err != nil || n != tt.want {
+			t.Errorf("%q of\n%s: %d, %v, want %d", tt.takes, tt.text, n, err, tt.want)
+		}
+	}
+}
+
 func TestPin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, t.TempDir())

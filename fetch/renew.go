@@ -87,7 +87,13 @@ func count(s list.Source, file string) (int, error) {
 			err = other
 		}
 	}
-	return stats.Entries, err
+	entries := stats.Entries
+	if err == nil && s.Format == "rpz" && !s.OfNetworks() { // what it answers with is in it too, whatever is selected
+		answers := func(r io.Reader) (err error) { _, stats, err = s.Answers(r); return err }
+		err = read(file, answers, s.Format, []string{"rpz"})
+		entries += stats.Entries - stats.Also
+	}
+	return entries, err
 }
 
 // errOther says that a format is not of the kind that was tried.

@@ -15,15 +15,17 @@ import (
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver"
+	"github.com/starferry/starferry/state"
 	"github.com/starferry/starferry/steer"
 )
 
-// An Explanation is why a question would be answered as it would, and the way
-// that its traffic would take. A running node makes one from what it knows, and
+// An Explanation is why a question would be answered as it would, or a flow
+// decided, and the way that the traffic would take. A running node makes one from what it knows, and
 // the command line from files; both print it by [Explanation.Lines].
 type Explanation struct {
 	Name     string      `json:"name"`
 	Type     string      `json:"type"`
+	Flow     string      `json:"flow,omitempty"` // the service, if it is a flow
 	Device   string      `json:"device,omitempty"`
 	Identity string      `json:"identity"`
 	Steps    []StepTaken `json:"steps"`
@@ -31,13 +33,16 @@ type Explanation struct {
 	Policy   string      `json:"policy,omitempty"`
 	Reason   string      `json:"reason,omitempty"`
 	Denied   string      `json:"denied,omitempty"`
-	Told     string      `json:"told,omitempty"`            // to the device, with the answer
+	Route    string      `json:"route,omitempty"`           // of a flow, by which conditions on it were judged
+	Told     string      `json:"told,omitempty"`            // to the device, with the answer; of a flow that is denied how it is told
 	Virtual  string      `json:"virtual_address,omitempty"` // of a steered name
+	Label    string      `json:"label,omitempty"`           // of the name, at an egress
 	Way      []string    `json:"way,omitempty"`             // the nodes that its traffic may take, one each
 
 	Remedies []policy.Remedy `json:"allowed_if,omitempty"` // what would have to change for it to be allowed
 
 	trace *policy.Trace
+	why   string // a flow is denied
 }
 
 // A StepTaken is one policy that was looked at.
@@ -49,7 +54,7 @@ type StepTaken struct {
 	Text    string `json:"text,omitempty"`
 }
 
-// Explain decides a question with a trace.
+// Explain decides a question or a flow with a trace.
 func Explain(p *policy.Policy, q *policy.Query) (*Explanation, policy.Decision) {
 	d, trace := p.Explain(q)
 	x := &Explanation{
@@ -61,6 +66,9 @@ func Explain(p *policy.Policy, q *policy.Query) (*Explanation, policy.Decision) 
 	}
 	if d.Rule != nil {
 		x.Policy = d.Rule.Name
+	}
+	if q.Flow != nil {
+		x.flow(*q.Flow, &d)
 	}
 	for _, s := range trace.Steps {
 		t := StepTaken{Hop: s.Hop, Matched: s.Matched.String(), Text: s.Text, Policy: "default"}
@@ -75,8 +83,15 @@ func Explain(p *policy.Policy, q *policy.Query) (*Explanation, policy.Decision) 
 // Lines are the explanation for people, one fact each.
 func (x *Explanation) Lines() []string {
 	who := cmp.Or(x.Device, "nobody that is known")
-	out := []string{fmt.Sprintf("%s %s, asked by %s (identity %s)", x.Name, x.Type, who, x.Identity)}
+	what := "asked by"
+	if x.Flow != "" {
+		what = "flow " + x.Flow + " of"
+	}
+	out := []string{fmt.Sprintf("%s %s, %s %s (identity %s)", x.Name, x.Type, what, who, x.Identity)}
 	out = append(out, strings.Split(x.trace.String(), "\n")...)
+	if x.why != "" {
+		out = append(out, "because: "+x.why)
+	}
 	if x.Told != "" {
 		out = append(out, "told to the device: "+x.Told)
 	}
@@ -85,6 +100,9 @@ func (x *Explanation) Lines() []string {
 	}
 	if x.Virtual != "" {
 		out = append(out, "virtual address: "+x.Virtual)
+	}
+	if x.Label != "" {
+		out = append(out, "label: "+x.Label)
 	}
 	for _, w := range x.Way {
 		out = append(out, "way: "+w)
@@ -204,6 +222,9 @@ func (g *Gateway) explain(ctx context.Context, q control.Question) (string, any,
 	if g.rules.now() == nil {
 		return "", nil, errLoading
 	}
+	if q.Flow != "" {
+		return told(g.explainFlow(ctx, q))
+	}
 	name, t, err := asked(q)
 	if err != nil {
 		return "", nil, err
@@ -214,10 +235,7 @@ func (g *Gateway) explain(ctx context.Context, q control.Question) (string, any,
 		if !ok {
 			return "", nil, fmt.Errorf("%q: %w", q.Device, errNoDevice)
 		}
-		a = policy.Asker{Device: e.Device, Kind: e.Device.Kind, Verdicts: e.Verdicts}
-		if len(e.Device.Overlay) > 0 {
-			a.Source = e.Device.Overlay[0].Addr()
-		}
+		a = policy.Asker{Device: e.Device, Kind: e.Device.Kind, Source: e.Device.Source(), Verdicts: e.Verdicts}
 	}
 	x := g.explainAs(ctx, name, t, a)
 	return x.String(), x, nil
@@ -226,6 +244,9 @@ func (g *Gateway) explain(ctx context.Context, q control.Question) (string, any,
 // explain answers `starferry explain` at an egress, which knows devices by
 // their opaque ids only, and names by their leases.
 func (e *Egress) explain(_ context.Context, q control.Question) (string, any, error) {
+	if q.Flow != "" {
+		return told(e.explainFlow(q))
+	}
 	name, t, err := asked(q)
 	if err != nil {
 		return "", nil, err
@@ -236,15 +257,31 @@ func (e *Egress) explain(_ context.Context, q control.Question) (string, any, er
 		query.Answer = lease.Facts()
 	}
 	if q.Device != "" {
-		entry, known := e.store.Directory().ByID(device.ID(q.Device))
-		if !known {
-			return "", nil, fmt.Errorf("%q: %w; an egress knows devices as GATEWAY/ID, with an id that its flow records show", q.Device, errNoDevice)
+		entry, err := e.device(q.Device)
+		if err != nil {
+			return "", nil, err
 		}
 		query.Asker = policy.Asker{Device: entry.Device, Kind: entry.Device.Kind, Verdicts: entry.Verdicts}
 	}
 	x, d := Explain(e.rules.now(), query)
 	if d.Then.Action == policy.Steer && d.Denied == "" {
 		x.Way = e.connectors(name, t == dns.TypeAAAA, d.Then.Route)
+	}
+	return x.String(), x, nil
+}
+
+func (e *Egress) device(name string) (*state.Entry, error) {
+	entry, known := e.store.Directory().ByID(device.ID(name))
+	if !known {
+		return nil, fmt.Errorf("%q: %w; an egress knows devices as GATEWAY/ID, with an id that its flow records show, and the gateway's starferry explain --flow", name, errNoDevice)
+	}
+	return entry, nil
+}
+
+// told is an explanation as the control socket gives it.
+func told(x *Explanation, err error) (string, any, error) {
+	if err != nil {
+		return "", nil, err
 	}
 	return x.String(), x, nil
 }

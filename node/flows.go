@@ -1,8 +1,12 @@
 package node
 
 import (
+	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
 
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/state"
@@ -18,6 +22,27 @@ func stamp(c *atomic.Uint64) tunnel.Stamp { return tunnel.Stamp{Counter: c, Valu
 // device as the directory has it.
 func stamps(moved *atomic.Uint64, e *state.Entry) [2]tunnel.Stamp {
 	return [2]tunnel.Stamp{stamp(moved), {Counter: e.Generation, Value: e.Stamp}}
+}
+
+// FlowQuery is the question that a flow to a steered name puts to the policy: as
+// A or AAAA by family, with the facts of the DNS decision. A ping is one of the family.
+func FlowQuery(name string, v6 bool, facts []policy.Hop, from policy.Asker, to policy.Service, now time.Time) *policy.Query {
+	q := &policy.Query{Name: name, Type: dns.TypeA, Asker: from, Flow: &to, Answered: true, Answer: facts, Now: now}
+	if v6 {
+		q.Type = dns.TypeAAAA
+		if to.Proto == protoICMP {
+			q.Flow.Proto = protoICMPv6
+		}
+	}
+	if len(q.Answer) == 0 {
+		q.Answer = []policy.Hop{{Name: name}}
+	}
+	return q
+}
+
+// flowAsker is whose flows come from a source.
+func flowAsker(e *state.Entry, src netip.Addr) policy.Asker {
+	return policy.Asker{Device: e.Device, Kind: e.Device.Kind, Source: src, Verdicts: e.Verdicts}
 }
 
 // verdictText says in a few words why a flow was decided as it was.

@@ -12,7 +12,6 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/starferry/starferry/configs"
-	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver"
 	"github.com/starferry/starferry/steer"
 )
@@ -110,6 +109,15 @@ func (l *labels) find(lease *steer.Lease, node, route string, now time.Time) (ne
 	return netip.Addr{}, askedFor
 }
 
+// denied reports whether the node has just said that it has no label behind a
+// lease, so that it is not asked again yet.
+func (l *labels) denied(lease *steer.Lease, node string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.busy[pending{lease.Addr(), node}]
+	return b.refused && now.Before(b.until)
+}
+
 func (l *labels) fetch(ctx context.Context, lease *steer.Lease, node, route string, p pending) {
 	_, err := l.refresh(ctx, lease, node, route)
 	l.mu.Lock()
@@ -183,17 +191,4 @@ func (l *labels) lease(q resolver.Question, by string, facts resolver.Facts) (*s
 		l.table.SetFacts(lease, facts)
 	}
 	return lease, nil
-}
-
-// query is the question that a flow to a leased name puts to the policy:
-// as A or AAAA by family, with the facts of the DNS decision.
-func query(lease *steer.Lease, asker policy.Asker, service policy.Service, now time.Time) *policy.Query {
-	q := &policy.Query{Name: lease.Name(), Type: dns.TypeA, Asker: asker, Flow: &service, Answered: true, Answer: lease.Facts(), Now: now}
-	if lease.V6() {
-		q.Type = dns.TypeAAAA
-	}
-	if len(q.Answer) == 0 {
-		q.Answer = []policy.Hop{{Name: lease.Name()}}
-	}
-	return q
 }

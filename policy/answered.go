@@ -26,7 +26,7 @@ func (c *compiler) readZone(n *yamlpos.Node) *zoneData {
 		c.file.ErrorAt(n.Pos(), "write the answer here: {a: 192.0.2.1}", "list %q is of format %s, which has no answers: only rpz has", name, l.info.Format)
 		return nil
 	case l.answers == nil:
-		c.load(l, func() (stats list.Stats, sum list.Sum, err error) {
+		c.load(l, asAnswers, func() (stats list.Stats, sum list.Sum, err error) {
 			l.answers, stats, sum, err = c.known.Answers(l.src, l.info.File, c.open)
 			return stats, sum, err
 		})
@@ -62,7 +62,7 @@ func (t *Then) fill(name string) {
 	if len(a.CNAME) > 0 && a.CNAME[0] == '*' {
 		t.CNAME, _ = match.Clean(name + a.CNAME[1:]) // one that is too long is none
 	}
-	if a.TTL > 0 {
+	if a.TTLSaid {
 		t.TTL = a.TTL
 	}
 }

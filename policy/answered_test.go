@@ -34,6 +34,8 @@ func TestOverrideByZone(t *testing.T) {
 a.test 7 TXT hi
 *.g.test CNAME *.garden.example.
 bad.test CNAME .
+now.test 0 A 192.0.2.3
+now.test 60 A 192.0.2.4
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +46,7 @@ bad.test CNAME .
 	}{
 		{question{ask: "a.test", by: "bob"}, "override by data: [192.0.2.1] [{16 hi}] 7s"},
 		{question{ask: "x.g.test", by: "bob"}, "override by data: x.g.test.garden.example [] [] 1m0s"},
+		{question{ask: "now.test", by: "bob"}, "override by data: [192.0.2.3 192.0.2.4] [] 0s"}, // 0 is said, and is not the policy's own
 		{question{ask: "x.a.test", by: "bob", answer: "-"}, "allow by rest: [] [] 0s"},
 		{question{ask: "x.a.test", by: "bob", answer: "x.a.test a.test 203.0.113.1"}, "override by data: [192.0.2.1] [{16 hi}] 7s"},
 		{question{ask: "bad.test", by: "bob"}, "block nxdomain by zone: [] [] 0s"},
@@ -124,6 +127,52 @@ func TestTruncate(t *testing.T) {
 	} {
 		if _, err := policy.Parse("policy.yaml", []byte(src), open); err == nil || !strings.Contains(err.Error(), "truncate") {
 			t.Errorf("%s: %v", src, err)
+		}
+	}
+}
+
+// A zone that is read as names and for its answers is counted once, and what is
+// wrong with it is said once.
+func TestZoneReadTwice(t *testing.T) {
+	const text = `ads.test CNAME .
+a.test A 192.0.2.1
+a.test A 2001:db8::1
+b.test CNAME garden.example.
+c.test SSHFP 1 1 00
+ns.rpz-nsdname CNAME .
+not a record at all
+`
+	for _, tt := range []struct {
+		policy, takes string
+		entries       int
+	}{
+		{"{name: p, if: {name: {list: zone}}, then: block}", "", 1},
+		{"{name: p, then: {override: {list: zone}}}", "", 2},
+		{"{name: p, then: {override: {list: zone}}}, {name: q, if: {name: {list: zone}}, then: block}", "", 3},
+		{"{name: q, if: {name: {list: zone}}, then: block}, {name: p, then: {override: {list: zone}}}", "", 3},
+		{"{name: q, if: {name: {list: zone}}, then: block}, {name: p, then: {override: {list: zone}}}", ", select: [cname, nxdomain]", 3},
+	} {
+		p, err := parseZone(t, "lists: {zone: {file: zone.rpz, format: rpz"+tt.takes+"}}\npolicies: ["+tt.policy+", {name: rest, then: allow}]\n", text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := strings.Join(p.Warnings(), "\n")
+		if l := p.Lists()[0]; l.Entries != tt.entries {
+			t.Errorf("%s%s: %+v", tt.policy, tt.takes, l)
+		}
+		if !strings.Contains(tt.policy, "}, {") {
+			continue
+		}
+		if l := p.Lists()[0]; l.Bad != 4 { // two that cannot be read, two that are not supported
+			t.Errorf("%s%s: %d are bad\n%s", tt.policy, tt.takes, l.Bad, all)
+		}
+		for what, times := range map[string]int{
+			"cannot be read, left out: 2 (": 1, "cannot be read": 1, "is no address of type A": 1, "line 7: ": 1,
+			"not supported, left out: 2 (": 1, "local data of type SSHFP: 1": 1, "rpz-nsdname in a list of names: 1": 1, "where it is not selected": 0,
+		} {
+			if n := strings.Count(all, what); n != times {
+				t.Errorf("%s%s: %q is said %d times, want %d\n%s", tt.policy, tt.takes, what, n, times, all)
+			}
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/internal/rrtype"
 	"github.com/starferry/starferry/internal/yamlpos"
 	"github.com/starferry/starferry/policy/match"
 )
@@ -62,7 +63,7 @@ type expectation struct {
 // readTest reads an expectation.
 func (c *compiler) readTest(m *yamlpos.Map) {
 	m.Require("ask", "want")
-	t := testCase{at: m.Pos(), rrtype: typeNumbers["A"], stand: posture.Passed}
+	t := testCase{at: m.Pos(), rrtype: rrtype.Numbers["A"], stand: posture.Passed}
 	asked := yamlpos.Read(m, "ask", question{}, parseQuestion)
 	if t.name = asked.name; asked.rrtype != 0 {
 		t.rrtype = asked.rrtype
@@ -73,7 +74,7 @@ func (c *compiler) readTest(m *yamlpos.Map) {
 	t.rrtype = yamlpos.Read(m, "type", t.rrtype, parseType)
 	c.readTestAsker(m, &t)
 	t.time = yamlpos.Read(m, "time", time.Time{}, testTime)
-	t.flow = yamlpos.Read(m, "flow", nil, parseService)
+	t.flow = yamlpos.Read(m, "flow", nil, parseFlow)
 	t.listener = yamlpos.Read(m, "listener", "", listener)
 	t.transport = yamlpos.Read(m, "transport", "", transport)
 	for _, key := range []string{"listener", "transport"} {
@@ -121,19 +122,9 @@ func testTime(s string) (time.Time, error) {
 	return t, nil
 }
 
-// parseService reads what a flow wants to reach: tcp/443, udp/53, icmp.
-func parseService(s string) (*Service, error) {
-	if s == "icmp" {
-		return &Service{Proto: protoICMP}, nil
-	}
-	p, err := port(s)
-	if err == nil && p.From != p.To {
-		err = fmt.Errorf("%q is more than one port", s)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &Service{Proto: p.Proto, Port: p.From}, nil
+func parseFlow(s string) (*Service, error) {
+	f, err := ParseService(s)
+	return &f, err
 }
 
 func (c *compiler) readTestAsker(m *yamlpos.Map, t *testCase) {

@@ -12,7 +12,7 @@ import (
 // causes are what could be otherwise for a question, the likeliest first.
 func (p *Policy) causes(q *Query) []cause {
 	return fewest(p.postureCauses(q), p.groupCauses(q), p.identityCauses(q), p.serviceCauses(q), p.timeCauses(q), p.approvalCauses(q),
-		p.outOf(q), p.into(q), p.shadowCauses(), p.deviceCauses(q), p.askerCauses(q))
+		p.outOf(q), p.into(q), p.portCauses(q), p.shadowCauses(), p.deviceCauses(q), p.askerCauses(q))
 }
 
 // fewest puts causes together. Where they are too many, those of which there are
@@ -164,23 +164,6 @@ func inOrNot(in bool) string {
 		return ""
 	}
 	return "not "
-}
-
-// serviceCauses are the services that steers admit a flow to.
-func (p *Policy) serviceCauses(q *Query) (out []cause) {
-	if q.Flow == nil {
-		return nil
-	}
-	seen := map[Port]bool{}
-	for i := range p.rules {
-		for _, port := range p.rules[i].Then.Ports {
-			if !seen[port] && !q.Flow.among(port) {
-				seen[port] = true
-				out = append(out, cause{text: "flow to " + port.String(), field: "service", who: func(q *Query) { q.Flow = &Service{port.Proto, port.From} }})
-			}
-		}
-	}
-	return out
 }
 
 // timeCauses are the next times at which schedules begin or end, and policies

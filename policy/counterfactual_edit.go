@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/starferry/starferry/internal/rrtype"
 	"github.com/starferry/starferry/policy/match"
 )
 
@@ -119,7 +120,7 @@ func (p *Policy) outOf(q *Query) (out []cause) {
 		what, c := strings.Join(in, " and "), t.conds[0]
 		switch {
 		case c.op == opRecord:
-			what = typeName(c.rare.record) + " of " + what
+			what = rrtype.Name(c.rare.record) + " of " + what
 		case sights[c.op] == atAnswer:
 			what = "addresses of " + what
 		}

@@ -157,7 +157,28 @@ default: allow`,
 	{"a port", `
   - {name: p, if: {name: x.example}, then: {steer: there, ports: [tcp/443, udp/8000-8100]}}`,
 		question{ask: "x.example", by: "alice", flow: "tcp/22"}, time.Time{}, nil, []string{
-			"flow to tcp/443: steer there by policy p", "flow to udp/8000-8100: steer there by policy p"}},
+			"flow to tcp/443: steer there by policy p", "flow to udp/8000-8100: steer there by policy p",
+			"tcp/22 among the ports of policy p: steer there by policy p"}},
+	{"a port that is blocked", `
+  - {name: shells, if: {flow: {port: 22}}, then: block}
+  - {name: p, if: {name: x.example}, then: {steer: there}}`,
+		question{ask: "x.example", by: "alice", flow: "tcp/22"}, time.Time{}, nil, []string{"flow not to any/22: steer there by policy p"}},
+	{"a protocol that is blocked", `
+  - {name: shells, if: {flow: {protocol: [tcp, icmp]}}, then: block}
+  - {name: p, if: {name: x.example}, then: {steer: there}}`,
+		question{ask: "x.example", by: "alice", flow: "icmp"}, time.Time{}, nil, []string{"flow not to tcp or icmp: steer there by policy p"}},
+	{"a service that is wanted", `
+  - {name: p, if: {name: x.example, flow: {protocol: udp, port: 443}}, then: {steer: there}}
+  - {name: q, if: {name: x.example, flow: {protocol: icmp}}, then: {steer: there}}
+  - {name: r, if: {name: x.example, flow: {port: 8443}}, then: {steer: there}}`,
+		question{ask: "x.example", by: "alice", flow: "tcp/443"}, time.Time{}, nil, []string{
+			"flow to udp/443: steer there by policy p", "flow to icmp: steer there by policy q", "flow to tcp/8443: steer there by policy r"}},
+	{"a port of two policies, one below a list", `
+  - {name: p, if: {name: {list: china-sites}}, then: {steer: there, ports: tcp/443}}
+  - {name: q, then: allow}`,
+		question{ask: "x.example", by: "alice", flow: "tcp/22"}, time.Time{}, nil, []string{
+			"x.example in list china-sites; tcp/22 among the ports of policy p: steer there by policy p",
+			"flow to tcp/443; x.example in list china-sites: steer there by policy p"}},
 	{"a flow to what is only allowed", `
   - {name: p, if: {name: x.example}, then: allow}`,
 		question{ask: "x.example", by: "alice", flow: "tcp/22"}, time.Time{}, nil, nil},
@@ -221,7 +242,7 @@ func TestRemediesHold(t *testing.T) {
 // ofFiles reports whether a change is one of names and addresses in lists and
 // policies.
 func ofFiles(c string) bool {
-	for _, of := range []string{" list ", "addresses of", " among the names", "CNAME of", "MX of", "NS of", "PTR of", "TXT of"} {
+	for _, of := range []string{" list ", "addresses of", " among the names", " among the ports", "flow not to", "CNAME of", "MX of", "NS of", "PTR of", "TXT of"} {
 		if strings.Contains(c, of) {
 			return true
 		}
@@ -333,7 +354,11 @@ func changeAsked(q *policy.Query, c string) bool {
 	case scan(c, "source in %s", &word):
 		q.Asker.Source = netip.MustParsePrefix(word).Addr().Next()
 	case scan(c, "flow to %s", &word):
-		q.Flow = flow(word)
+		to := flow(word)
+		if to.Port == 0 && to.Proto != 1 { // any of the protocol
+			to.Port = max(q.Flow.Port, 1)
+		}
+		q.Flow = to
 	case scan(c, "at %s", &word):
 		at, err := time.Parse(time.RFC3339, strings.TrimSuffix(word, ","))
 		if err != nil {

@@ -52,11 +52,22 @@ func (v *Scoped) decideAs(q *Query, t *Trace, shadows bool) Decision {
 		return v.decideBy(q, t, shadows, "")
 	}
 	first := v.decideBy(q, nil, shadows, "")
+	if t != nil {
+		t.Route = first.route()
+	}
 	d := v.decideBy(q, t, shadows, first.Then.Route)
 	if !first.Until.IsZero() && (d.Until.IsZero() || first.Until.Before(d.Until)) {
 		d.Until = first.Until
 	}
 	return d
+}
+
+// route says by which route a flow goes that nothing is known of but this, and why.
+func (d *Decision) route() string {
+	if d.Then.Route == "" {
+		return "none, since nothing that looks at no route admits it"
+	}
+	return d.Then.Route + " by policy " + d.policy()
 }
 
 // decideBy decides with what is known of the route.
@@ -175,18 +186,4 @@ func (s *scene) admitted(d Decision) Decision {
 		d.Then = Then{Action: Block, EDE: EDEBlocked, Reason: fmt.Sprintf("%s is not among its ports", f.String())}
 	}
 	return d
-}
-
-// String names a service as policies do: tcp/443.
-func (s Service) String() string {
-	switch s.Proto {
-	case protoTCP:
-		return fmt.Sprintf("tcp/%d", s.Port)
-	case protoUDP:
-		return fmt.Sprintf("udp/%d", s.Port)
-	case protoICMP, protoICMPv6:
-		return "icmp"
-	default:
-		return fmt.Sprintf("protocol %d", s.Proto)
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/internal/rrtype"
 	"github.com/starferry/starferry/policy/match"
 )
 
@@ -125,7 +126,7 @@ func questionPoints(leaves []*cond) (out [][]Truth) {
 // manners returns one of each sort that the conditions tell apart, the plainest
 // first.
 func manners(leaves []*cond) (out []manner) {
-	types, listeners, transports, routes := []uint16{typeNumbers["A"], 0}, []string{""}, []string{""}, []string{""}
+	types, listeners, transports, routes := []uint16{rrtype.Numbers["A"], 0}, []string{""}, []string{""}, []string{""}
 	services := []Service{}
 	for _, c := range leaves {
 		switch c.op {
@@ -152,7 +153,7 @@ func manners(leaves []*cond) (out []manner) {
 	if len(services) == 0 {
 		return out
 	}
-	for _, t := range []uint16{typeNumbers["A"], typeNumbers["AAAA"]} {
+	for _, t := range []uint16{rrtype.Numbers["A"], rrtype.Numbers["AAAA"]} {
 		for _, s := range once(services) {
 			for _, r := range once(routes) {
 				out = append(out, manner{rrtype: t, flow: &s, route: r})

@@ -3,6 +3,8 @@ package policy
 import (
 	"fmt"
 	"strings"
+
+	"github.com/starferry/starferry/internal/rrtype"
 )
 
 // show tells a question and what becomes of it. The time is told where the
@@ -26,7 +28,7 @@ func (r *Rule) timed() (timed bool) {
 }
 
 func (l *linter) describe(q *Query) string {
-	s := q.Name + " " + typeName(q.Type)
+	s := q.Name + " " + rrtype.Name(q.Type)
 	if q.Flow != nil {
 		s = "a flow to " + q.Name + " " + q.Flow.String()
 	}

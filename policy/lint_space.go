@@ -3,6 +3,8 @@ package policy
 import (
 	"fmt"
 	"slices"
+
+	"github.com/starferry/starferry/internal/rrtype"
 )
 
 // maxTried bounds the combinations of values that a proof goes through, and
@@ -174,7 +176,7 @@ func (c *cond) axisKey() string {
 	case opPosture:
 		return "posture " + c.profile
 	case opRecord:
-		return "record " + typeName(c.rare.record)
+		return "record " + rrtype.Name(c.rare.record)
 	case opCountry, opNetwork, opContinent, opASN, opDevice, opGroup, opUser, opPlatform, opSource, opSchedule, opWindow:
 		return fmt.Sprint("op ", c.op)
 	}

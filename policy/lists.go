@@ -22,7 +22,9 @@ type namedList struct {
 	names    *list.Set
 	nets     *match.Networks
 	answers  *list.Answers
-	warnings []string
+	found    [3]list.Stats // as names, as networks, as answers
+	read     [3]bool
+	warnings []string // besides those of what was found
 	failed   bool
 	hashed   bool
 	download *Download // nil: it is a file
@@ -77,7 +79,7 @@ func (c *compiler) names(name string, at yamlpos.Pos) *list.Set {
 	case !slices.Contains(list.NameFormats(), l.info.Format):
 		c.file.ErrorAt(at, fmt.Sprintf("answer: {network: %s}", name), "list %q holds networks, not names", name)
 	default:
-		c.load(l, func() (stats list.Stats, sum list.Sum, err error) {
+		c.load(l, asNames, func() (stats list.Stats, sum list.Sum, err error) {
 			l.names, stats, sum, err = c.known.Names(l.src, l.info.File, c.open)
 			return stats, sum, err
 		})
@@ -109,7 +111,7 @@ func (c *compiler) networks(name string, at yamlpos.Pos) *match.Networks {
 	case !slices.Contains(list.NetworkFormats(), l.info.Format):
 		c.file.ErrorAt(at, fmt.Sprintf("name: {list: %s}", name), "list %q holds names, not networks", name)
 	default:
-		c.load(l, func() (stats list.Stats, sum list.Sum, err error) {
+		c.load(l, asNetworks, func() (stats list.Stats, sum list.Sum, err error) {
 			l.nets, stats, sum, err = c.known.Networks(l.src, l.info.File, c.open)
 			return stats, sum, err
 		})
@@ -120,14 +122,17 @@ func (c *compiler) networks(name string, at yamlpos.Pos) *match.Networks {
 	return l.nets
 }
 
+// What a list is read as.
+const (
+	asNames = iota
+	asNetworks
+	asAnswers
+)
+
 // load reads a list with read; the sum of its text goes into the version.
-func (c *compiler) load(l *namedList, read func() (list.Stats, list.Sum, error)) {
+func (c *compiler) load(l *namedList, as int, read func() (list.Stats, list.Sum, error)) {
 	stats, sum, err := read()
-	l.info.Entries += stats.Entries
-	l.info.Bad += stats.Bad
-	for _, w := range stats.Warnings() {
-		l.warnings = append(l.warnings, fmt.Sprintf("%v: %s", l.info.At, w))
-	}
+	l.found[as], l.read[as] = stats, true
 	if !l.hashed {
 		c.hash.Write(sum[:])
 	}
@@ -140,6 +145,23 @@ func (c *compiler) load(l *namedList, read func() (list.Stats, list.Sum, error))
 		l.failed = true
 		c.file.ErrorAt(l.at, "", "%v", err)
 	}
+}
+
+// told puts together what was found in a list, however often it was read, and
+// returns what is to be said of it.
+func (l *namedList) told() (warnings []string) {
+	found := l.found
+	if l.read[asNames] && l.read[asAnswers] {
+		found[asNames], found[asAnswers] = found[asNames].Twice(found[asAnswers]), list.Stats{}
+	}
+	for _, stats := range found {
+		l.info.Entries += stats.Entries
+		l.info.Bad += stats.Bad
+		for _, w := range stats.Warnings() {
+			warnings = append(warnings, fmt.Sprintf("%v: %s", l.info.At, w))
+		}
+	}
+	return append(warnings, l.warnings...)
 }
 
 // read opens a file and passes it to take; what it holds goes into the version.

@@ -256,8 +256,8 @@ func (c *compiler) finish() *Policy {
 	p.version = hex.EncodeToString(c.hash.Sum(nil)[:8])
 	p.arrange()
 	for _, l := range c.listsInOrder() {
+		p.warnings = append(p.warnings, l.told()...)
 		p.lists = append(p.lists, l.info)
-		p.warnings = append(p.warnings, l.warnings...)
 		if !c.used["list "+l.info.Name] {
 			p.warnings = append(p.warnings, fmt.Sprintf("%v: list %s is used nowhere", l.info.At, l.info.Name))
 		}

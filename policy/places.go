@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/starferry/starferry/internal/rrtype"
 	"github.com/starferry/starferry/internal/yamlpos"
 	"github.com/starferry/starferry/steer/geo"
 )
@@ -170,7 +171,7 @@ func (c *cond) holds(value string) bool {
 
 // sayRecords puts into words what a condition on records found.
 func (c *cond) sayRecords(s *scene, t Truth) string {
-	typ := typeName(c.rare.record)
+	typ := rrtype.Name(c.rare.record)
 	var have []string
 	if c.rare.record == recordKeys["cname"] && s.at.alias != "" {
 		have = []string{s.at.alias}

@@ -54,12 +54,6 @@ type Value struct {
 	Text string
 }
 
-// A Service is what a flow wants to reach at a steered name. ICMP echo has Proto 1 or 58 and no port.
-type Service struct {
-	Proto uint8
-	Port  uint16
-}
-
 // A Query is one question put to a policy, with all that it may look at.
 type Query struct {
 	Name     string // lower case, without the final dot
@@ -195,11 +189,4 @@ func (t *Then) admits(s *Service) bool {
 		return true
 	}
 	return slices.ContainsFunc(t.Ports, s.among)
-}
-
-// among reports whether a service is one of those. Proto 0 and ports from 0 to 0
-// stand for any.
-func (s *Service) among(p Port) bool {
-	return (p.Proto == 0 || p.Proto == s.Proto || p.Proto == protoICMP && s.Proto == protoICMPv6) &&
-		(p.From == 0 || p.From <= s.Port && s.Port <= p.To)
 }

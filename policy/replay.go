@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/starferry/starferry/internal/rrtype"
 )
 
 // A Replay decides recorded questions by two policies and keeps those that they
@@ -40,7 +42,7 @@ type Change struct {
 }
 
 // TypeName returns the name of the question's type.
-func (c *Change) TypeName() string { return typeName(c.Type) }
+func (c *Change) TypeName() string { return rrtype.Name(c.Type) }
 
 // Add decides one question, as it was at its time, by both policies. recorded
 // reports whether the answer of the query is what upstream said; where nothing
@@ -54,8 +56,10 @@ func (r *Replay) Add(q *Query, recorded bool) {
 	}
 	r.Replayed++
 	from, to := before.outcome(), after.outcome()
-	if from == to {
-		return
+	if from == to { // but for how long the answer is good
+		if from, to = from+before.lasts(), to+after.lasts(); from == to {
+			return
+		}
 	}
 	r.Changed++
 	key := changeKey{deviceName(q), q.Name, q.Type, from, to}
@@ -119,6 +123,23 @@ func (d *Decision) outcome() string {
 			ports = append(ports, p.written())
 		}
 		s += " " + strings.Join(ports, ",")
+	}
+	return s
+}
+
+// lasts says what a decision makes of TTLs.
+func (d *Decision) lasts() (s string) {
+	switch t := &d.Then; {
+	case d.Denied != "":
+	case t.Action == Override, t.Action == Steer:
+		return fmt.Sprintf(" ttl %v", t.TTL)
+	case t.Action == Allow:
+		if t.MinTTL > 0 {
+			s += fmt.Sprintf(" ttl at least %v", t.MinTTL)
+		}
+		if t.MaxTTL > 0 {
+			s += fmt.Sprintf(" ttl at most %v", t.MaxTTL)
+		}
 	}
 	return s
 }

@@ -76,6 +76,31 @@ func again(p *policy.Policy, q *policy.Query, recorded bool) (string, bool) {
 	return s, true
 }
 
+// A change of nothing but TTLs is told, with what they become.
+func TestReplayTTL(t *testing.T) {
+	const name = "policies:\n  - {name: p, if: {name: x.example}, "
+	for _, tt := range []struct{ before, after, want string }{
+		{"then: {override: {a: 10.1.2.3}}}", "then: {override: {a: 10.1.2.3, ttl: 5m}}}", "override 10.1.2.3 ttl 1m0s -> override 10.1.2.3 ttl 5m0s"},
+		{"then: {override: {a: 10.1.2.3}}}", "then: {override: {a: 10.1.2.3, ttl: 60s}}}", ""},
+		{"then: {override: {a: 10.1.2.3}}}", "then: {override: {a: 10.1.2.4, ttl: 5m}}}", "override 10.1.2.3 -> override 10.1.2.4"},
+		{"then: {steer: there}}", "then: {steer: there, ttl: 10s}}", "steer there ttl 30s -> steer there ttl 10s"},
+		{"then: allow}", "then: allow, ttl: {max: 1h}}", "allow -> allow ttl at most 1h0m0s"},
+		{"then: allow, ttl: {min: 1m}}", "then: allow, ttl: {min: 2m, max: 1h}}", "allow ttl at least 1m0s -> allow ttl at least 2m0s ttl at most 1h0m0s"},
+		{"require: {groups: lab}, then: {steer: there}}", "require: {groups: lab}, then: {steer: there, ttl: 10s}}", ""},
+		{"then: block}", "then: block, reason: because}", ""},
+	} {
+		r := policy.Replay{Old: parse(t, name+tt.before+"\n"), New: parse(t, name+tt.after+"\n")}
+		r.Add(question{ask: "x.example", by: "alice"}.query(), false)
+		got := ""
+		for _, c := range r.Changes() {
+			got += c.From + " -> " + c.To
+		}
+		if got != tt.want || r.Replayed != 1 {
+			t.Errorf("%s, %s: %q, want %q", tt.before, tt.after, got, tt.want)
+		}
+	}
+}
+
 func TestLesson(t *testing.T) {
 	l := policy.Lesson{Group: "tv", Siblings: 3}
 	for i, name := range []string{

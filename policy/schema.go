@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/starferry/starferry/internal/rrtype"
 	"github.com/starferry/starferry/policy/list"
 )
 
@@ -162,7 +163,7 @@ func conditionShape() shape {
 
 // typeShape suggests the types that have names, and takes TYPE123 and lower case.
 func typeShape() shape {
-	return shape{"anyOf": []any{oneOf(slices.Sorted(maps.Keys(typeNumbers))...), shape{"type": "string", "pattern": "^[A-Za-z0-9]+$"}}}
+	return shape{"anyOf": []any{oneOf(slices.Sorted(maps.Keys(rrtype.Numbers))...), shape{"type": "string", "pattern": "^[A-Za-z0-9]+$"}}}
 }
 
 func namesShape() shape {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/internal/rrtype"
 	"github.com/starferry/starferry/internal/yamlpos"
 )
 
@@ -72,7 +73,7 @@ func TestsErr(results []TestResult) error {
 
 // title is the question of a test in a line.
 func (t *testCase) title() string {
-	s := t.name + " " + typeName(t.rrtype)
+	s := t.name + " " + rrtype.Name(t.rrtype)
 	if t.flow != nil {
 		s += " " + t.flow.String()
 	}
@@ -153,7 +154,7 @@ func (t *testCase) asker(devices []*device.Device, profiles []*posture.Profile) 
 		if i < 0 {
 			return a, unknownDevice(t.device, devices)
 		}
-		a = Asker{Device: devices[i], Kind: devices[i].Kind, Source: sourceOf(devices[i])}
+		a = Asker{Device: devices[i], Kind: devices[i].Kind, Source: devices[i].Source()}
 	case t.inline != nil:
 		d := &device.Device{ID: "somebody", Kind: t.inline.kind, Groups: t.inline.groups, User: t.inline.user, Platform: t.inline.platform}
 		a = Asker{Device: d, Kind: t.inline.kind, Source: t.inline.source}
@@ -180,18 +181,6 @@ func assumedVerdict(r posture.Result) posture.Verdict {
 		v.Reason = "assumed"
 	}
 	return v
-}
-
-// sourceOf returns an address that the device asks from: of a network its
-// own, of a machine the one of its link.
-func sourceOf(d *device.Device) netip.Addr {
-	switch {
-	case d.Kind == device.ByNetwork && len(d.LAN) > 0:
-		return d.LAN[0].Addr()
-	case len(d.Overlay) > 0:
-		return d.Overlay[0].Addr()
-	}
-	return netip.Addr{}
 }
 
 func unknownDevice(name string, devices []*device.Device) error {
@@ -241,7 +230,7 @@ func (d *Decision) answers() (out []string) {
 		out = append(out, d.Then.CNAME)
 	}
 	for _, r := range d.Then.Records {
-		out = append(out, typeName(r.Type)+" "+r.Text)
+		out = append(out, rrtype.Name(r.Type)+" "+r.Text)
 	}
 	return out
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/starferry/starferry/device"
+	"github.com/starferry/starferry/internal/rrtype"
 	"github.com/starferry/starferry/internal/yamlpos"
 	"github.com/starferry/starferry/policy/match"
 )
@@ -133,10 +134,10 @@ func (c *compiler) readOverride(n *yamlpos.Node) Then {
 		TTL:    yamlpos.Read(m, "ttl", overrideTTL, ttl),
 	}
 	for _, text := range yamlpos.ReadOneOrList(m, "txt", txtRecord) {
-		then.Records = append(then.Records, Record{Type: typeNumbers["TXT"], Text: text})
+		then.Records = append(then.Records, Record{Type: rrtype.Numbers["TXT"], Text: text})
 	}
 	for _, text := range yamlpos.ReadOneOrList(m, "https", httpsRecord) {
-		then.Records = append(then.Records, Record{Type: typeNumbers["HTTPS"], Text: text})
+		then.Records = append(then.Records, Record{Type: rrtype.Numbers["HTTPS"], Text: text})
 	}
 	if v := m.Node("list"); v != nil {
 		then.zone = c.readZone(v)

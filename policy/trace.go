@@ -7,12 +7,14 @@ import (
 	"strings"
 
 	"github.com/starferry/starferry/device/posture"
+	"github.com/starferry/starferry/internal/rrtype"
 	"github.com/starferry/starferry/internal/yamlpos"
 )
 
 // A Trace is the story of one decision. A nil Trace records nothing.
 type Trace struct {
 	Steps    []Step
+	Route    string // of a flow: by which route conditions on it were judged, and which policy gives it; empty: no policy has such conditions
 	Shadow   string // what would be decided if policies in mode shadow were enforced, and by which; empty: the same
 	Decision string // in short: "steer hong-kong", "deny refused", "ask upstream"
 
@@ -47,6 +49,9 @@ func (t *Trace) String() string {
 			b.WriteString(": " + s.Text)
 		}
 		b.WriteByte('\n')
+	}
+	if t.Route != "" {
+		b.WriteString("route of the flow: " + t.Route + "\n")
 	}
 	b.WriteString("decision: " + t.Decision)
 	if t.Shadow != "" {
@@ -182,7 +187,7 @@ func (c *cond) say(s *scene, t Truth) string {
 		}
 		return fmt.Sprintf("source %v %s%s", a.Source, not, c.text)
 	case opType:
-		return "type " + typeName(s.q.Type) + c.instead(t)
+		return "type " + rrtype.Name(s.q.Type) + c.instead(t)
 	case opPosture:
 		return c.sayPosture(s, t)
 	}

@@ -219,8 +219,6 @@ func (p Port) String() string {
 	return fmt.Sprintf("%s/%d-%d", proto, p.From, p.To)
 }
 
-var typeNumbers = rrtype.Numbers
-
 // parseType reads the name of a DNS type, or TYPE123 (RFC 3597, section 5).
 func parseType(s string) (uint16, error) {
 	n, err := rrtype.Parse(s)
@@ -230,12 +228,10 @@ func parseType(s string) (uint16, error) {
 	return n, nil
 }
 
-func typeName(t uint16) string { return rrtype.Name(t) }
-
 func typeNames(types []uint16) []string {
 	var out []string
 	for _, t := range types {
-		out = append(out, typeName(t))
+		out = append(out, rrtype.Name(t))
 	}
 	return out
 }

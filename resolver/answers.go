@@ -27,10 +27,12 @@ func (a *asking) why(more string) string {
 	return s + ": " + more
 }
 
-// ttl returns the TTL of what a policy says itself.
+// ttl returns the TTL of what a policy says itself: of overrides and steers,
+// which may say 0.
 func (a *asking) ttl(otherwise time.Duration) time.Duration {
-	if t := a.decision.Then.TTL; t > 0 {
-		return t
+	switch then := &a.decision.Then; then.Action {
+	case policy.Override, policy.Steer:
+		return then.TTL
 	}
 	return otherwise
 }

@@ -21,6 +21,7 @@ data.test MX 10 mail.example.
 data.test SRV 1 2 53 .
 data.test TXT "two" " words"
 *.garden.test CNAME www.allowed.test.
+now.test 0 A 192.0.2.78
 `
 	p, err := policy.Parse("policy.yaml", []byte(`lists: {zone: {file: zone.rpz, format: rpz}, tcp: {file: zone.rpz, format: rpz, select: tcp-only}}
 policies:
@@ -38,6 +39,7 @@ policies:
 		{"data.test MX", "NOERROR 90 MX 10 mail.example.; EDE 4 policy data"},
 		{"data.test SRV", "NOERROR 90 SRV 1 2 53 .; EDE 4 policy data"},
 		{"data.test TXT", `NOERROR 90 TXT "two words"; EDE 4 policy data`},
+		{"now.test", "NOERROR 0 A 192.0.2.78; EDE 4 policy data"},
 		{"data.test AAAA", "NOERROR SOA 10; EDE 4 policy data"},
 		{"x.garden.test", "NOERROR 90 CNAME www.allowed.test., www.allowed.test. 300 A 192.0.2.10; EDE 4 policy data"},
 	} {

@@ -36,7 +36,8 @@ type Answer struct {
 	CNAME   string // alone; *.example.com is the asked name below example.com
 	A, AAAA []netip.Addr
 	Records []Record      // of other types
-	TTL     time.Duration // the least of the records; 0: the zone says none
+	TTL     time.Duration // the least of the records
+	TTLSaid bool          // the zone says one
 }
 
 // A Record is one of an answer. Text is what follows the type in a master file;
@@ -72,6 +73,10 @@ func (s Source) Answers(r io.Reader) (*Answers, Stats, error) {
 	if s.Format != "rpz" {
 		return nil, Stats{}, fmt.Errorf("list %s: a list of format %s has no answers, only rpz has", s.Name, s.Format)
 	}
+	asNames, err := s.selection(nil)
+	if err != nil { // something of networks is selected, so that there are no names
+		asNames = selection{}
+	}
 	s.Select = []string{"local", "cname"}
 	sel, err := s.selection(nil)
 	if err != nil {
@@ -82,7 +87,14 @@ func (s Source) Answers(r io.Reader) (*Answers, Stats, error) {
 		return nil, Stats{}, err
 	}
 	b := answersBuilder{to: &Answers{owners: map[owner]uint32{}}, known: map[string]uint32{}}
-	take := func(rule rpzRule) error { return b.take(rule, &sel, c) }
+	take := func(rule rpzRule) error {
+		before, also := c.stats.Entries, asNames.has(&rule)
+		err := b.take(rule, &sel, c)
+		if also {
+			c.stats.Also += c.stats.Entries - before
+		}
+		return err
+	}
 	z := new(zone)
 	if err := s.read(r, &c.stats, func(line []byte) error { z.at = c.stats.line; return z.line(line, take) }); err != nil {
 		return nil, c.stats, err
@@ -158,7 +170,7 @@ func (b *answersBuilder) finish(c *collector) error {
 	case !b.any || b.open.empty():
 		return nil
 	}
-	text := fmt.Sprintf("%q %v %v %#v %d", b.open.CNAME, b.open.A, b.open.AAAA, b.open.Records, b.open.TTL)
+	text := fmt.Sprintf("%q %v %v %#v %d %v", b.open.CNAME, b.open.A, b.open.AAAA, b.open.Records, b.open.TTL, b.open.TTLSaid)
 	i, ok := b.known[text]
 	if !ok {
 		i = uint32(len(b.to.all))
@@ -198,8 +210,8 @@ func (a *Answer) add(r *rpzRule) error {
 	} else if err := a.addRecord(&r.data); err != nil {
 		return err
 	}
-	if ttl := min(time.Duration(r.data.ttl)*time.Second, maxTTL); ttl > 0 && (a.TTL == 0 || ttl < a.TTL) {
-		a.TTL = ttl
+	if ttl := min(time.Duration(r.data.ttl.seconds)*time.Second, maxTTL); r.data.ttl.said && (!a.TTLSaid || ttl < a.TTL) {
+		a.TTL, a.TTLSaid = ttl, true
 	}
 	return nil
 }

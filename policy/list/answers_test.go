@@ -30,6 +30,8 @@ bad.test.rpz.test. MX mx
 bad.test.rpz.test. SSHFP 1 1 00
 g.test.rpz.test. A 192.0.2.9
 d.test.rpz.test. CNAME rpz-drop.
+now.test.rpz.test. 0 A 192.0.2.3
+now.test.rpz.test. 9 A 192.0.2.4
 $INCLUDE other
 $TTL x
 24.0.2.0.192.rpz-ip.rpz.test. A 192.0.2.1
@@ -63,6 +65,7 @@ func TestAnswers(t *testing.T) {
 		"bad.test":     "nothing",
 		"d.test":       "nothing",
 		"www.h.test":   "nothing",
+		"now.test":     "[192.0.2.3 192.0.2.4] [] [] 0s",
 		"unknown.test": "nothing",
 	} {
 		if got := says(a.Of(name)); strings.ReplaceAll(got, "][", "] [") != want {
@@ -74,14 +77,14 @@ func TestAnswers(t *testing.T) {
 	}
 	warned := strings.Join(stats.Warnings(), "\n")
 	for _, want := range []string{
-		"local data of type SSHFP: 1, first in line 21", "the trigger rpz-nsdname in a list of names: 1, first in line 27", "left out: 5 (",
-		`line 19: "2001:db8::1" is no address of type A`, `line 20: "mx" is no record of type MX`, "line 22: a CNAME stands alone", "line 24: $INCLUDE is not supported", `line 25: "x" is no time to live`,
+		"local data of type SSHFP: 1, first in line 21", "the trigger rpz-nsdname in a list of names: 1, first in line 29", "left out: 5 (",
+		`line 19: "2001:db8::1" is no address of type A`, `line 20: "mx" is no record of type MX`, "line 22: a CNAME stands alone", "line 26: $INCLUDE is not supported", `line 27: "x" is no time to live`,
 	} {
 		if !strings.Contains(warned, want) {
 			t.Errorf("%q is not in\n%s", want, warned)
 		}
 	}
-	if len(a.all) != 7 || stats.Entries != 12 {
+	if len(a.all) != 8 || stats.Entries != 14 {
 		t.Errorf("%d answers, %+v", len(a.all), stats)
 	}
 	if _, _, err := (Source{Format: "plain"}).Answers(strings.NewReader("a.test\n")); err == nil || !strings.Contains(err.Error(), "only rpz has") {

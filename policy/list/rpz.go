@@ -25,7 +25,13 @@ type zone struct {
 	at           int        // the number of the line that is read; 0: not known
 	depth        int        // open parentheses
 	blank        bool       // the pending record's first line began with a space
-	ttl          uint32     // that records have which say none; 0: not said
+	ttl          spanSaid   // that records have which say none
+}
+
+// A spanSaid is a time to live in seconds, if one is said: 0 is one too.
+type spanSaid struct {
+	seconds uint32
+	said    bool
 }
 
 // A heldLine is a line of a record that is spread over several: where its text
@@ -154,7 +160,7 @@ func (z *zone) directive(words [][]byte) error {
 		if !ok {
 			return fmt.Errorf("%q is no time to live", clip(words[1]))
 		}
-		z.ttl = ttl
+		z.ttl = spanSaid{ttl, true}
 		return nil
 	case bytes.EqualFold(words[0], []byte("$ORIGIN")) && len(words) == 2:
 		z.origin = string(z.absolute(nil, words[1]))
@@ -197,7 +203,7 @@ func (z *zone) record(words [][]byte, take func(rpzRule) error) error {
 	ttl := z.ttl
 	for len(words) > 0 && (words[0][0] >= '0' && words[0][0] <= '9' || bytes.EqualFold(words[0], []byte("IN"))) {
 		if n, ok := parseTTL(words[0]); ok {
-			ttl = n
+			ttl = spanSaid{n, true}
 		}
 		words = words[1:] // TTL and class, in either order
 	}

@@ -26,7 +26,7 @@ type rpzRule struct {
 type rpzData struct {
 	typ   []byte
 	words [][]byte
-	ttl   uint32 // 0: not said
+	ttl   spanSaid
 	zone  *zone
 }
 
@@ -81,7 +81,11 @@ func (r *rpzRule) other() error {
 	if r.action == "passthru" {
 		return nil
 	}
-	return beyond("the action " + r.action + " where it is not selected")
+	return notSelected(r.action)
+}
+
+func notSelected(action string) beyond {
+	return beyond("the action " + action + " where it is not selected")
 }
 
 func newZoneNames(s Source) (nameReader, error) {

@@ -3,6 +3,7 @@ package list
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -16,6 +17,7 @@ const (
 // Stats is what was found in a list.
 type Stats struct {
 	Entries  int      // entries taken
+	Also     int      // those of the answers that are taken as names too, of a list that is read as both
 	Bad      int      // entries and lines left out
 	BadLines []Place  // the first few of those that could not be read
 	Unsaid   int      // those of Bad that could be read, and say what a set cannot
@@ -64,6 +66,38 @@ func (s Stats) Warnings() []string {
 		}
 		out = append(out, fmt.Sprintf("list %s: entries that cannot be read, left out: %d (%s)", s.name, bad, some(shown, bad)))
 	}
+	return out
+}
+
+// Twice returns what was found in a zone that was read twice, as names (s) and
+// for what it answers with: what both found counts once. An action that no names
+// are made of is none that is left out where answers are.
+func (s Stats) Twice(answers Stats) Stats {
+	out := s
+	out.Entries += answers.Entries - answers.Also
+	if answers.Wide > out.Wide {
+		out.Wide, out.WideOnes = answers.Wide, answers.WideOnes
+	}
+	broken := s.Bad - s.Unsaid
+	if more := answers.Bad - answers.Unsaid; more > broken {
+		broken, out.BadLines = more, answers.BadLines
+	}
+	out.unsaid, out.Unsaid = nil, 0
+	for _, u := range slices.Concat(s.unsaid, answers.unsaid) {
+		if u.what == notSelected("local") || u.what == notSelected("cname") {
+			continue
+		}
+		i := slices.IndexFunc(out.unsaid, func(o unsaid) bool { return o.what == u.what })
+		if i < 0 {
+			out.unsaid = append(out.unsaid, u)
+			continue
+		}
+		out.unsaid[i].times = max(out.unsaid[i].times, u.times)
+	}
+	for _, u := range out.unsaid {
+		out.Unsaid += u.times
+	}
+	out.Bad = broken + out.Unsaid
 	return out
 }
 
