@@ -74,7 +74,7 @@ var published = []struct{ name, policies, flaw, msg, hint string }{
         - not: {name: {list: remedy-hosts}}
         - not: {name: {suffix: help.example}}
     then: block
-`, "any of negations", "is true of what is in one of them", "not: {any: [...]}"},
+`, "always true", "always true: any of (not (name in list remedy-hosts), not (name under help.example)", "not: {any: [...]}"},
 	{"the same for devices that are not in order", `
   - name: not-in-order
     if:
@@ -82,7 +82,7 @@ var published = []struct{ name, policies, flaw, msg, hint string }{
       any:
         - not: {answer: {network: remedy-networks}}
         - not: {name: {list: remedy-hosts}}
-        - not: {name: {suffix: help.example}}
+        - not: {name: {suffix: update.example}}
     then: {block: page}
 `, "any of negations", "is true of what is in one of them", "not: {any: [...]}"},
 	{"an allow of what is in a list of what is bad", `
@@ -270,6 +270,23 @@ func TestLint(t *testing.T) {
 			tt.want = "never decides: " + by + " above it"
 		}
 		if (tt.want == "") != (len(found) == 0) || len(found) > 1 || !strings.Contains(got, tt.want) {
+			t.Errorf("%s\nfound %s\nwant %s", tt.policies, got, tt.want)
+		}
+	}
+}
+
+// A short list counts as the names that stand in it.
+func TestLintShortLists(t *testing.T) {
+	for _, tt := range []struct{ policies, want string }{
+		{"- {name: p, if: {name: {suffix: example}}, then: allow}\n  - {name: q, if: {name: {list: remedy-hosts}}, then: block}", "policy q: never decides: p above it"},
+		{"- {name: p, if: {name: {list: remedy-more}}, then: allow}\n  - {name: q, if: {name: [fix.example, www.mend.example]}, then: block}", "policy q: never decides: p above it"},
+		{"- {name: p, if: {name: {list: remedy-more}}, then: allow}\n  - {name: q, if: {name: [fix.example, spend.example]}, then: block}", ""},
+		{"- {name: p, if: {name: {pattern: '*.update.example'}}, then: allow}\n  - {name: q, if: {name: {list: remedy-hosts}}, then: block}", ""},
+		{"- {name: p, if: {name: {suffix: fix.example}}, then: allow}\n  - {name: q, if: {name: {list: remedy-hosts}}, then: block}", ""},
+		{"- {name: p, if: {name: {list: remedy-hosts}, not: {name: {suffix: [fix.example, update.example]}}}, then: block}", "never true"},
+	} {
+		_, found := lint(t, "  "+tt.policies+"\n")
+		if got := said(found); (tt.want == "") != (got == "") || !strings.Contains(got, tt.want) {
 			t.Errorf("%s\nfound %s\nwant %s", tt.policies, got, tt.want)
 		}
 	}
