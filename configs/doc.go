@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/internal/yamlpos"
@@ -90,6 +91,13 @@ func openDoc(name string, src []byte) *doc {
 	return d
 }
 
+// The keys by which files without a role are known. Included files of a policy
+// may have no policies.
+var (
+	policyKeys  = []string{"policies", "lists", "categories", "schedules", "geoip", "postures", "defaults", "default", "tests"}
+	devicesKeys = []string{"devices", "networks"}
+)
+
 // kindOf tells what a file describes: node files say their role, the others
 // are known by what they list.
 func kindOf(root *yamlpos.Map) kind {
@@ -99,9 +107,9 @@ func kindOf(root *yamlpos.Map) kind {
 		if n := root.Node("role"); n != nil {
 			return kind(max(0, slices.Index(kinds[:connectorFile+1], n.Text())))
 		}
-	case slices.Contains(keys, "policies"):
+	case slices.ContainsFunc(keys, func(key string) bool { return slices.Contains(policyKeys, key) }):
 		return policyFile
-	case slices.Contains(keys, "devices"), slices.Contains(keys, "networks"):
+	case slices.ContainsFunc(keys, func(key string) bool { return slices.Contains(devicesKeys, key) }):
 		return devicesFile
 	}
 	return unknownFile
@@ -151,6 +159,13 @@ func (d *doc) unknown() {
 	}
 	if d.file.Err() != nil {
 		return // no mapping at all
+	}
+	for _, key := range d.root.Keys() {
+		near := yamlpos.DidYouMean(strings.ToLower(key), slices.Concat([]string{"role"}, policyKeys, devicesKeys))
+		if near != "" {
+			d.root.KeyErrorf(key, near, "unknown key %q: cannot tell what this file describes", key)
+			return
+		}
 	}
 	d.file.ErrorAt(d.root.Pos(), "a node file has a role, others have policies or devices",
 		"cannot tell what this file describes")

@@ -142,7 +142,7 @@ func (c *compiler) readTestAsker(m *yamlpos.Map, t *testCase) {
 // unless something else is said.
 func readTestDevice(m *yamlpos.Map) *testDevice {
 	d := &testDevice{
-		groups:   yamlpos.ReadOneOrList(m, "groups", device.ParseName),
+		groups:   readSome(m, "groups", device.ParseName),
 		user:     yamlpos.Read(m, "user", "", yamlpos.Word),
 		platform: yamlpos.Read(m, "platform", "", yamlpos.Word),
 		source:   yamlpos.Read(m, "network", netip.Addr{}, sourceIn),
@@ -193,13 +193,13 @@ func stand(s string) (posture.Result, error) {
 // by {mx: NAME} and the like.
 func (h *testHop) assume(n *yamlpos.Node) {
 	m := n.AsMap()
-	for _, code := range yamlpos.ReadOneOrList(m, "country", countryCode) {
+	for _, code := range readSome(m, "country", countryCode) {
 		h.places = append(h.places, place{Country: code})
 	}
-	for _, code := range yamlpos.ReadOneOrList(m, "continent", continentCode) {
+	for _, code := range readSome(m, "continent", continentCode) {
 		h.places = append(h.places, place{Country: countryOn(code)})
 	}
-	for _, number := range yamlpos.ReadOneOrList(m, "asn", asNumber) {
+	for _, number := range readSome(m, "asn", asNumber) {
 		h.places = append(h.places, place{ASN: number})
 	}
 	for _, key := range []string{"mx", "ns", "ptr", "txt"} {
@@ -207,7 +207,7 @@ func (h *testHop) assume(n *yamlpos.Node) {
 		if key == "txt" {
 			read = yamlpos.Word
 		}
-		for _, text := range yamlpos.ReadOneOrList(m, key, read) {
+		for _, text := range readSome(m, key, read) {
 			h.values = append(h.values, Value{recordKeys[key], text})
 		}
 	}
@@ -317,7 +317,7 @@ func readDetail(m *yamlpos.Map, act string) string {
 	case "block", "deny":
 		return yamlpos.Read(m, act, "", yamlpos.OneOf(blockKinds[:]...))
 	}
-	return strings.Join(yamlpos.ReadOneOrList(m, act, func(s string) (string, error) {
+	return strings.Join(readSome(m, act, func(s string) (string, error) {
 		if a, err := anyAddr(s); err == nil {
 			return a.String(), nil
 		}

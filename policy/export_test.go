@@ -33,7 +33,7 @@ func AllDead(expr string) bool {
 	if err != nil {
 		return false
 	}
-	_, ok := strange(re)
+	_, ok := lifeless(re, true, true)
 	return ok
 }
 

@@ -22,6 +22,7 @@ type Lesson struct {
 	Questions   int
 	Strange     int // questions for what is no host name
 	names       map[string]int
+	barred      []string
 }
 
 // Add adds a question.
@@ -45,6 +46,13 @@ func (l *Lesson) Add(name string, at time.Time) {
 	}
 }
 
+// Bar adds a name that is not to be learnt: no name above it stands for all below.
+func (l *Lesson) Bar(name string) {
+	if clean, err := match.Clean(name); err == nil {
+		l.barred = append(l.barred, clean)
+	}
+}
+
 // A learnt is an entry of the list that is proposed.
 type learnt struct {
 	name         string
@@ -53,8 +61,9 @@ type learnt struct {
 
 // label is a place in the tree of names.
 type label struct {
-	times int // that this very name was asked for
-	below map[string]*label
+	times  int  // that this very name was asked for
+	barred bool // this name, or one below
+	below  map[string]*label
 }
 
 // lists returns the names to allow alone, and those to allow with all below
@@ -70,12 +79,15 @@ func (l *Lesson) lists() (exact, suffix []learnt) {
 		if own[top] == nil {
 			own[top] = &label{}
 		}
-		at := own[top]
-		rest := strings.Split(strings.TrimSuffix(strings.TrimSuffix(name, top), "."), ".")
-		for i := len(rest) - 1; i >= 0 && rest[i] != ""; i-- {
-			at = at.child(rest[i])
+		way := own[top].way(name, top)
+		way[len(way)-1].times += l.names[name]
+	}
+	for _, name := range l.barred {
+		if top, err := publicsuffix.EffectiveTLDPlusOne(name); err == nil && own[top] != nil {
+			for _, at := range own[top].way(name, top) {
+				at.barred = true
+			}
 		}
-		at.times += l.names[name]
 	}
 	for _, top := range slices.Sorted(maps.Keys(own)) {
 		own[top].collapse(top, l.Siblings, &exact, &suffix)
@@ -84,6 +96,17 @@ func (l *Lesson) lists() (exact, suffix []learnt) {
 	slices.SortFunc(exact, byName)
 	slices.SortFunc(suffix, byName)
 	return exact, suffix
+}
+
+// way returns the places from one, whose name is top, down to a name below it.
+func (n *label) way(name, top string) []*label {
+	way := []*label{n}
+	rest := strings.Split(strings.TrimSuffix(strings.TrimSuffix(name, top), "."), ".")
+	for i := len(rest) - 1; i >= 0 && rest[i] != ""; i-- {
+		n = n.child(rest[i])
+		way = append(way, n)
+	}
+	return way
 }
 
 func (n *label) child(name string) *label {
@@ -98,7 +121,7 @@ func (n *label) child(name string) *label {
 
 // collapse adds the name, or those below it where they are few.
 func (n *label) collapse(name string, siblings int, exact, suffix *[]learnt) {
-	if siblings > 0 && len(n.below) >= siblings {
+	if siblings > 0 && len(n.below) >= siblings && !n.barred {
 		times, names := n.total()
 		*suffix = append(*suffix, learnt{name, times, names})
 		return

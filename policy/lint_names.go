@@ -7,15 +7,26 @@ import (
 )
 
 // namePoints are those of names: the names that are written, one and two labels
-// more, and any other. A list that is known at such a point has the name; else
-// it may have it, but not where another has it that shares none with it.
+// more, and any other. Those of short lists count as written. A longer list that
+// is known at such a point has the name; else it may have it, but not where
+// another has it that shares none with it.
 func namePoints(l *linter, leaves []*cond) (out [][]Truth) {
-	regions := regionsOf(leaves)
+	written := make([]bool, len(leaves))
+	names := []string{}
+	for i, c := range leaves {
+		short := l.short(c)
+		written[i] = c.entries != nil || short != nil
+		names = append(names, short...)
+		for _, e := range c.entries {
+			names = append(names, e.name)
+		}
+	}
+	regions := regionsOf(set(names))
 	if len(regions)*len(leaves) > maxTried {
 		return nil
 	}
 	for _, n := range regions {
-		points := n.points(l, leaves)
+		points := n.points(l, leaves, written)
 		if points == nil {
 			return nil
 		}
@@ -34,28 +45,22 @@ type region struct {
 // The labels of names that nobody has written.
 const someLabel, otherLabel = "zz--example", "yy--example"
 
-func regionsOf(leaves []*cond) []region {
+func regionsOf(names []string) []region {
 	out := []region{{name: someLabel + "." + otherLabel}} // any other; no list has a name above it
-	seen := map[string]bool{}
-	for _, c := range leaves {
-		for _, e := range c.entries {
-			if !seen[e.name] {
-				seen[e.name] = true
-				out = append(out, region{e.name, true}, region{someLabel + "." + e.name, false}, region{someLabel + "." + otherLabel + "." + e.name, false})
-			}
-		}
+	for _, name := range names {
+		out = append(out, region{name, true}, region{someLabel + "." + name, false}, region{someLabel + "." + otherLabel + "." + name, false})
 	}
 	return out
 }
 
 // points returns what the conditions can be for names of the region; nil if that
-// is too much.
-func (n *region) points(l *linter, leaves []*cond) (out [][]Truth) {
+// is too much. All names of some are written.
+func (n *region) points(l *linter, leaves []*cond, written []bool) (out [][]Truth) {
 	at := make([]Truth, len(leaves))
 	var free []*cond // the first of those that are the same
 	first := make([]int, len(leaves))
 	for i, c := range leaves {
-		if at[i] = c.hasAll(n); at[i] != open {
+		if at[i] = c.hasAll(n, written[i]); at[i] != open {
 			continue
 		}
 		if first[i] = slices.IndexFunc(free, c.sameNames); first[i] < 0 {
@@ -87,7 +92,7 @@ func (c *cond) sameNames(d *cond) bool {
 
 // hasAll returns whether a condition is true of all names of a region: open if
 // it may be of some.
-func (c *cond) hasAll(n *region) Truth {
+func (c *cond) hasAll(n *region, written bool) Truth {
 	switch {
 	case c.op == opRegexp && n.alone:
 		return truth(c.re.MatchString(n.name))
@@ -96,7 +101,7 @@ func (c *cond) hasAll(n *region) Truth {
 	}
 	m, ok := c.names.Lookup(n.name)
 	switch {
-	case n.alone || c.entries != nil:
+	case n.alone || written:
 		return truth(ok)
 	case ok && c.names.Plain() && m.Name != n.name && m.Kind&(match.Under|match.One) != 0:
 		return Yes
@@ -131,6 +136,21 @@ func (l *linter) disjoint(c, d *cond) bool {
 		l.apart[pair] = apart
 	}
 	return apart
+}
+
+// maxShort is how many names a list has at most that counts as written.
+const maxShort = 100
+
+// short returns the names of a short list; nil of others, and where not all are known.
+func (l *linter) short(c *cond) []string {
+	if c.op != opName || !l.wholly(c) || l.lists[c.list()].info.Entries > maxShort {
+		return nil
+	}
+	names, _, ok := l.all(c.list())
+	if !ok {
+		return nil
+	}
+	return sorted(names)
 }
 
 // wholly reports whether a condition looks into all that is sampled of a list.

@@ -16,25 +16,101 @@ type deadBranch struct {
 	hint string
 }
 
-// deadBranches returns the alternatives of an expression that match no name
-// because of a character that no name has: a bar that is escaped, spaces of a
-// word "or" that was meant as an alternative. The expression itself is one if
-// it has no others.
+// deadBranches returns the alternatives of an expression, in groups too, that
+// match no name because of a character that no name has, or has not there: a bar
+// that is escaped, spaces of a word "or" that was meant as an alternative, a dot
+// at the beginning of what is to be the whole name. If all of it matches none,
+// the expression itself is the only one.
 func deadBranches(expr string) (out []deadBranch) {
 	re, err := syntax.Parse(expr, syntax.Perl)
 	if err != nil {
 		return nil // a mistake of its own
 	}
-	branches := []*syntax.Regexp{re}
-	if re.Op == syntax.OpAlternate {
-		branches = re.Sub
+	if why, ok := lifeless(re, true, true); ok {
+		why.part = expr
+		return []deadBranch{why}
 	}
-	for _, b := range branches {
-		if r, ok := strange(b); ok {
-			out = append(out, dead(b, r))
+	branch(re, true, true, func(re *syntax.Regexp, first, last bool) {
+		if b, ok := lifeless(re, first, last); ok {
+			b.part = strings.TrimSuffix(strings.TrimPrefix(re.String(), "(?-s:"), ")")
+			out = append(out, b)
+		}
+	})
+	return out
+}
+
+// branch calls f with the alternatives of an expression, and whether the name
+// begins and ends with them. Those of an alternative that f has got are its own.
+func branch(re *syntax.Regexp, first, last bool, f func(re *syntax.Regexp, first, last bool)) {
+	switch re.Op {
+	case syntax.OpAlternate:
+		for _, sub := range re.Sub {
+			f(sub, first, last)
+			if _, ok := lifeless(sub, first, last); !ok {
+				branch(sub, first, last, f)
+			}
+		}
+	case syntax.OpConcat:
+		ends := slices.IndexFunc(re.Sub, hasWidth)
+		for i, sub := range re.Sub {
+			branch(sub, first && i <= max(ends, 0), last && i == len(re.Sub)-1, f)
+		}
+	default:
+		once := re.Op == syntax.OpCapture || re.Op == syntax.OpQuest
+		for _, sub := range re.Sub {
+			branch(sub, first && once, last && once, f)
 		}
 	}
-	return out
+}
+
+// lifeless returns why an expression matches nothing in a name, if so.
+func lifeless(re *syntax.Regexp, first, last bool) (deadBranch, bool) {
+	if r, ok := strange(re); ok {
+		return dead(r), true
+	}
+	switch {
+	case first && dotted(re, false):
+		return deadBranch{why: "no name begins with a dot", hint: "the expression is of the whole name: begin it with .*"}, true
+	case last && dotted(re, true):
+		return deadBranch{why: "names are looked at without their final dot", hint: "leave the dot at the end out"}, true
+	}
+	return deadBranch{}, false
+}
+
+// hasWidth reports whether what an expression matches may be longer than nothing.
+func hasWidth(re *syntax.Regexp) bool {
+	switch re.Op {
+	case syntax.OpBeginText, syntax.OpEndText, syntax.OpBeginLine, syntax.OpEndLine, syntax.OpEmptyMatch:
+		return false
+	}
+	return true
+}
+
+// dotted reports whether all that an expression matches begins, or ends, with a dot.
+func dotted(re *syntax.Regexp, end bool) bool {
+	switch re.Op {
+	case syntax.OpLiteral:
+		if end {
+			return re.Rune[len(re.Rune)-1] == '.'
+		}
+		return re.Rune[0] == '.'
+	case syntax.OpCapture, syntax.OpPlus:
+		return dotted(re.Sub[0], end)
+	case syntax.OpRepeat:
+		return re.Min > 0 && dotted(re.Sub[0], end)
+	case syntax.OpAlternate:
+		return !slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return !dotted(sub, end) })
+	case syntax.OpConcat:
+		subs := slices.DeleteFunc(slices.Clone(re.Sub), func(sub *syntax.Regexp) bool { return !hasWidth(sub) })
+		switch {
+		case len(subs) == 0:
+			return false
+		case end:
+			return dotted(subs[len(subs)-1], end)
+		}
+		return dotted(subs[0], end)
+	}
+	return false
 }
 
 // strange returns a character that all that the expression matches has and no
@@ -94,15 +170,15 @@ func nameRune(r rune, fold bool) bool {
 	return r == '.' || r < 0x80 && strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-_", r)
 }
 
-func dead(re *syntax.Regexp, r rune) deadBranch {
-	d := deadBranch{part: re.String()}
+// dead is a branch with a character that no name has.
+func dead(r rune) (d deadBranch) {
 	switch {
 	case r == '|':
 		d.why, d.hint = `an escaped bar is a character, and no name has one`, `write | without the backslash to mean "or"`
 	case r == ' ':
 		d.why, d.hint = `no name has a space`, `"or" is written |, without spaces`
 	case r == '\\':
-		d.why, d.hint = `no name has a backslash`, `one backslash escapes: write it once`
+		d.why, d.hint = `no name has a backslash`, `write one before what it escapes, and none before a | that means "or"`
 	case r >= 'A' && r <= 'Z':
 		d.why, d.hint = `names are compared in lower case`, `write it in lower case`
 	default:
@@ -127,32 +203,36 @@ func (l *linter) dead(r *Rule) {
 				return d.Rule != r && c.truthFor(l.policy, q) == No && slices.Contains(meant(c.regexp()), q.Name)
 			})
 			if ok {
-				l.find(r, DeadBranch, q, l.show(r, q), b.hint, "%q matches no name: %s", b.part, b.why)
+				l.find(r, DeadBranch, q, l.show(r, q), b.hint, `"%s" matches no name: %s`, b.part, b.why)
 			}
 		}
 	})
 }
 
 // meant returns names that an expression was meant for, if its bars were
-// escaped, or written as the word "or", by mistake.
-func meant(expr string) (out []string) {
+// escaped, or written as the word "or", by mistake, or if it was to match
+// anywhere in them.
+func meant(expr string) []string {
 	fixed := strings.NewReplacer(" or ", "|", `\\.`, `\.`, `\\|`, "|", `\|`, "|", " ", "").Replace(expr)
-	return matched(fixed)
+	return namesLike(fixed, fixed)
 }
 
 // matched returns some names that an expression matches.
-func matched(expr string) (out []string) {
+func matched(expr string) []string { return namesLike(expr, `\A(?:`+expr+`)\z`) }
+
+// namesLike returns names made of what an expression says that pattern matches.
+func namesLike(expr, pattern string) (out []string) {
 	re, err := syntax.Parse(expr, syntax.Perl)
 	if err != nil {
 		return nil
 	}
-	whole, err := regexp.Compile(`\A(?:` + expr + `)\z`)
+	like, err := regexp.Compile(pattern)
 	if err != nil {
 		return nil
 	}
 	for _, s := range texts(re) {
 		for _, name := range []string{s, "www" + s, "www." + s, s + "example", "www" + s + ".example", s + ".example"} {
-			if clean, err := match.Clean(name); err == nil && clean == name && (whole.MatchString(name)) {
+			if clean, err := match.Clean(name); err == nil && clean == name && like.MatchString(name) {
 				out = append(out, name)
 				break
 			}

@@ -25,13 +25,12 @@ func (l *linter) slip(r *Rule, c *cond) {
 	}
 }
 
-// anyNegations finds "not A or not B" of names and answers, which is true of
-// what is in A.
+// anyNegations finds "not A or not B" of names and answers, or of one thing
+// about the asker, which is true of what is in A. Of different things, such as
+// who asks and how the device stands, it says what it is meant to.
 func (l *linter) anyNegations(r *Rule, c *cond) {
-	for i := range c.kids {
-		if c.kids[i].sees()&^(atName|atAnswer) != 0 {
-			return
-		}
+	if c.sees()&^(atName|atAnswer) != 0 && !c.ofOneThing() {
+		return
 	}
 	var excepted *cond
 	q, ok := l.search([]*Rule{r}, func(q *Query, d *Decision) bool {
@@ -52,14 +51,21 @@ func (l *linter) anyNegations(r *Rule, c *cond) {
 		"%s is true of what is in one of them and not in all: this one is %s, and the policy is true of it", c.phrase(), excepted.phrase())
 }
 
-// allOfLists finds blocks of what is in all of several lists that are for blocking.
-func (l *linter) allOfLists(r *Rule, c *cond) {
-	var lists []*cond
-	for i := range c.kids {
-		if l.use(&c.kids[i]) == useBlock {
-			lists = append(lists, &c.kids[i])
+// ofOneThing reports whether all that is looked at is the same: the asker's
+// groups, the posture.
+func (c *cond) ofOneThing() bool {
+	seen := map[op]bool{}
+	c.each(func(leaf *cond) {
+		if len(leaf.kids) == 0 {
+			seen[leaf.op] = true
 		}
-	}
+	})
+	return len(seen) == 1
+}
+
+// allOfLists finds blocks of what is in all of several lists.
+func (l *linter) allOfLists(r *Rule, c *cond) {
+	lists := l.joinedLists(c)
 	if len(lists) < 2 {
 		return
 	}
@@ -76,6 +82,34 @@ func (l *linter) allOfLists(r *Rule, c *cond) {
 	}
 	l.find(r, AllOfLists, q, l.show(r, q), "to block what is in any of them write any: [...], or list: [...] with all of them",
 		"blocks only what is in all of its lists: this one is %s, and the policy is not true of it", in.phrase())
+}
+
+// joinedLists returns lists among the parts that hardly are for blocking what is
+// in all of them: those that are marked for blocking, or else those that are all
+// of names, or all of networks.
+func (l *linter) joinedLists(c *cond) []*cond {
+	var marked, names, networks []*cond
+	for i := range c.kids {
+		kid := &c.kids[i]
+		switch use := l.use(kid); {
+		case kid.list() == "" || use == useAllow:
+			continue
+		case use == useBlock:
+			marked = append(marked, kid)
+		}
+		if kid.op == opName {
+			names = append(names, kid)
+		} else {
+			networks = append(networks, kid)
+		}
+	}
+	switch {
+	case len(marked) > 1:
+		return marked
+	case len(names) > 1:
+		return names
+	}
+	return networks
 }
 
 // The uses of a list.

@@ -18,6 +18,7 @@ lists:
   bad-networks:   {file: china-nets, format: cidr, use: block}
   known:          {file: china.conf, format: dnsmasq, use: allow}
   remedy-hosts:   {file: remedy.txt, format: plain}
+  remedy-more:    {file: remedy-more.txt, format: plain}
   remedy-networks: {file: remedy-nets.txt, format: cidr}
 geoip: {country: country.mmdb}
 schedules:
@@ -27,6 +28,7 @@ schedules:
   far:   {zone: Asia/Tokyo, hours: "18:00-08:00"}
 postures:
   laptop: {max_age: 15m, checks: [firewall: on]}
+  phone:  {max_age: 15m, checks: [lock: on]}
 `
 
 // openListed opens the files of the lists above, and those of the company.
@@ -35,6 +37,7 @@ func openListed(path string) (io.ReadCloser, error) {
 		"bad-hosts.txt":   "=evil.example\n",
 		"okta.txt":        "login.okta.example\n",
 		"remedy.txt":      "# who helps\nfix.example\n*.update.example\n",
+		"remedy-more.txt": "fix.example\nmend.example\n",
 		"remedy-nets.txt": "198.51.100.0/24\n",
 	}[path]
 	if !ok {
@@ -71,7 +74,7 @@ var published = []struct{ name, policies, flaw, msg, hint string }{
         - not: {name: {list: remedy-hosts}}
         - not: {name: {suffix: help.example}}
     then: block
-`, "any of negations", "is true of what is in one of them", "not: {any: [...]}"},
+`, "always true", "always true: any of (not (name in list remedy-hosts), not (name under help.example)", "not: {any: [...]}"},
 	{"the same for devices that are not in order", `
   - name: not-in-order
     if:
@@ -79,7 +82,7 @@ var published = []struct{ name, policies, flaw, msg, hint string }{
       any:
         - not: {answer: {network: remedy-networks}}
         - not: {name: {list: remedy-hosts}}
-        - not: {name: {suffix: help.example}}
+        - not: {name: {suffix: update.example}}
     then: {block: page}
 `, "any of negations", "is true of what is in one of them", "not: {any: [...]}"},
 	{"an allow of what is in a list of what is bad", `
@@ -106,6 +109,36 @@ var published = []struct{ name, policies, flaw, msg, hint string }{
     if: {name: {regexp: '.*[.](cn|ru)$ or .*[.](rest|hair|top)$ or .*[.](zip|mobi)$'}}
     then: block
 `, "dead branch", "matches no name: no name has a space", "is written |"},
+	{"the same as it was published, for a product where expressions match anywhere", `
+  - name: top-levels
+    if: {name: {regexp: '[.](cn|ru)$ or [.](rest|hair|top|live|cfd|boats|beauty|mom|skin|okinawa)$ or [.](zip|mobi)$'}}
+    then: block
+`, "dead branch", "matches no name: no name has a space", "is written |"},
+	{"an expression of the end of names", `
+  - name: top-levels
+    if: {name: {regexp: '[.](zip|mobi)$'}}
+    then: block
+`, "dead branch", "no name begins with a dot", "begin it with .*"},
+	{"bars that are escaped in a group", `
+  - name: phishing-words
+    if: {name: {regexp: '.*(okta|mfa\|sso).*'}}
+    then: block
+`, "dead branch", `"mfa\|sso" matches no name: an escaped bar`, "without the backslash"},
+	{"a negation of each posture, united: devices that have one system fail that of the other", `
+  - name: not-in-order
+    if: {any: [{not: {posture: {laptop: passed}}}, {not: {posture: {phone: passed}}}]}
+    then: block
+`, "any of negations", "is true of what is in one of them and not in all: this one is posture laptop passed", "not: {any: [...]}"},
+	{"a negation of each group, united", `
+  - name: outsiders
+    if: {name: wiki.example, any: [{not: {group: staff}}, {not: {group: partners}}]}
+    then: block
+`, "any of negations", "this one is in group staff", "not: {any: [...]}"},
+	{"lists without a use joined by and", `
+  - name: internet-blocklist
+    if: {all: [{name: {list: remedy-hosts}}, {name: {list: remedy-more}}]}
+    then: block
+`, "all of lists", "blocks only what is in all of its lists", "any: [...]"},
 	{"bars that are escaped", `
   - name: phishing-words
     if: {name: {regexp: '.*okta.*\|.*cloudflare.*\|.*mfa.*'}}
@@ -158,10 +191,10 @@ func said(found []policy.Finding) string {
 
 // What is found, and what is not.
 var lints = []struct{ policies, want string }{
-	{`{name: p, if: {any: [{not: {name: a.example}}, {not: {name: b.example}}]}, then: block}`, `policy.yaml:18:5: policy p: always true: any of (not (name being a.example), not (name being b.example))
+	{`{name: p, if: {any: [{not: {name: a.example}}, {not: {name: b.example}}]}, then: block}`, `policy.yaml:20:5: policy p: always true: any of (not (name being a.example), not (name being b.example))
     example: a.example A, by somebody (wireguard): block refused by policy p
     nothing is all of them at once; to except them all write not: {any: [...]}, or one not: with a list of values`},
-	{`{name: p, if: {all: [{name: a.example}, {name: {suffix: b.example}}]}, then: allow}`, `policy.yaml:18:5: policy p: never true: all of (name being a.example, name under b.example)
+	{`{name: p, if: {all: [{name: a.example}, {name: {suffix: b.example}}]}, then: allow}`, `policy.yaml:20:5: policy p: never true: all of (name being a.example, name under b.example)
     example: a.example A, by somebody (wireguard): block refused by policy default
     nothing is all of them at once; if one of them is meant write any: [...], or one condition with a list of values`},
 	{`{name: p, if: {all: [{type: A}, {type: AAAA}, {name: x.example}]}, then: allow}`, "never true"},
@@ -180,7 +213,7 @@ var lints = []struct{ policies, want string }{
 	{`{name: p, if: {all: [{name: {list: remedy-hosts}}, {not: {name: {list: remedy-hosts}}}]}, then: allow}`, "never true"},
 	{`{name: p, if: {any: [{not: {name: {list: remedy-hosts}}}, {not: {name: {list: remedy-hosts}}}]}, then: allow}`, ""},
 	{`{name: p, if: {name: {suffix: a.example}}, then: block}
-  - {name: q, if: {name: www.a.example}, then: allow}`, `policy.yaml:19:5: policy q: never decides: p above it, in line 18, is true of all that it is true of
+  - {name: q, if: {name: www.a.example}, then: allow}`, `policy.yaml:21:5: policy q: never decides: p above it, in line 20, is true of all that it is true of
     example: www.a.example A, by somebody (wireguard): block refused by policy p
     put it above p, or leave it out`},
 	{`{name: p, if: {name: {suffix: a.example}, type: A}, then: block}
@@ -194,14 +227,14 @@ var lints = []struct{ policies, want string }{
 	{`{name: p, if: {name: {list: known}}, then: allow}
   - {name: q, if: {name: www.taobao.com}, then: {override: {a: 10.0.0.1}}}`, "shadowed by p"},
 	{`{name: p, if: {answer: {country: CN}}, then: {steer: hong-kong}}
-  - {name: q, if: {name: {suffix: secret.example}}, then: block}`, `policy.yaml:19:5: policy q: the question goes upstream before it decides by the name: p above it, in line 18, looks at the answer
+  - {name: q, if: {name: {suffix: secret.example}}, then: block}`, `policy.yaml:21:5: policy q: the question goes upstream before it decides by the name: p above it, in line 20, looks at the answer
     example: secret.example A, by somebody (wireguard): ask upstream; with an answer of no address: block refused by policy q
     put it above p if nothing is to be asked upstream for these names`},
 	{`{name: p, if: {answer: {country: CN}}, then: {steer: hong-kong}}
   - {name: q, if: {name: {suffix: free.example}}, then: allow}`, ""},
 	{`{name: q, if: {name: {suffix: secret.example}}, then: block}
   - {name: p, if: {answer: {country: CN}}, then: {steer: hong-kong}}`, ""},
-	{`{name: p, if: {all: [{user: alice}, {user: bob}]}, then: allow}`, `policy.yaml:18:5: policy p: never true: all of (user alice, user bob)
+	{`{name: p, if: {all: [{user: alice}, {user: bob}]}, then: allow}`, `policy.yaml:20:5: policy p: never true: all of (user alice, user bob)
     example: www.example.com A, by somebody of user alice (wireguard): block refused by policy default`},
 	{`{name: p, if: {all: [{user: alice}, {not: {user: [alice, bob]}}]}, then: allow}`, "never true"},
 	{`{name: p, if: {all: [{user: [alice, bob]}, {user: bob}]}, then: allow}`, ""},
@@ -242,21 +275,45 @@ func TestLint(t *testing.T) {
 	}
 }
 
+// A short list counts as the names that stand in it.
+func TestLintShortLists(t *testing.T) {
+	for _, tt := range []struct{ policies, want string }{
+		{"- {name: p, if: {name: {suffix: example}}, then: allow}\n  - {name: q, if: {name: {list: remedy-hosts}}, then: block}", "policy q: never decides: p above it"},
+		{"- {name: p, if: {name: {list: remedy-more}}, then: allow}\n  - {name: q, if: {name: [fix.example, www.mend.example]}, then: block}", "policy q: never decides: p above it"},
+		{"- {name: p, if: {name: {list: remedy-more}}, then: allow}\n  - {name: q, if: {name: [fix.example, spend.example]}, then: block}", ""},
+		{"- {name: p, if: {name: {pattern: '*.update.example'}}, then: allow}\n  - {name: q, if: {name: {list: remedy-hosts}}, then: block}", ""},
+		{"- {name: p, if: {name: {suffix: fix.example}}, then: allow}\n  - {name: q, if: {name: {list: remedy-hosts}}, then: block}", ""},
+		{"- {name: p, if: {name: {list: remedy-hosts}, not: {name: {suffix: [fix.example, update.example]}}}, then: block}", "never true"},
+	} {
+		_, found := lint(t, "  "+tt.policies+"\n")
+		if got := said(found); (tt.want == "") != (got == "") || !strings.Contains(got, tt.want) {
+			t.Errorf("%s\nfound %s\nwant %s", tt.policies, got, tt.want)
+		}
+	}
+}
+
 // Expressions with parts that no name can match.
 func TestDeadBranches(t *testing.T) {
 	for expr, want := range map[string]string{
-		`.*okta.*|.*sso.*`:           "",
-		`.*okta.*\|.*sso.*`:          `an escaped bar`,
-		`a\.example|b\.example or c`: "no name has a space",
-		`(a|b c|d)\.example`:         "",
-		`(a b|c d)\.example`:         "no name has a space",
-		`(?i)WWW\.example`:           "",
-		`www\\.example`:              "no name has a backslash",
-		`[^a-z0-9._-]+`:              "no name has",
-		`(x y)*a`:                    "",
-		`(x y){2}a`:                  "no name has a space",
-		`www[.]example`:              "",
-		`(`:                          "",
+		`.*okta.*|.*sso.*`:            "",
+		`.*okta.*\|.*sso.*`:           `an escaped bar`,
+		`a\.example|b\.example or c`:  "no name has a space",
+		`(a|b c|d)\.example`:          "no name has a space",
+		`.*(okta|sso\|vpn|(x|y z)).*`: `an escaped bar is a character, and no name has one; no name has a space`,
+		`[.](cn|ru)$ or [.](zip)$`:    "no name has a space",
+		`[.](zip|mobi)$`:              "no name begins with a dot",
+		`^(\.|www\.)?x\.example\.`:    "without their final dot",
+		`(^|\.)x\.example$`:           "no name begins with a dot",
+		`(a|\.b)?(\.c|d)`:             "no name begins with a dot",
+		`x(\.|-)y\.(z|w)`:             "",
+		`(a b|c d)\.example`:          "no name has a space",
+		`(?i)WWW\.example`:            "",
+		`www\\.example`:               "no name has a backslash",
+		`[^a-z0-9._-]+`:               "no name has",
+		`(x y)*a`:                     "",
+		`(x y){2}a`:                   "no name has a space",
+		`www[.]example`:               "",
+		`(`:                           "",
 	} {
 		got := strings.Join(policy.DeadBranches(expr), "; ")
 		if (want == "") != (got == "") || !strings.Contains(got, want) {
@@ -266,7 +323,7 @@ func TestDeadBranches(t *testing.T) {
 }
 
 func FuzzDeadBranches(f *testing.F) {
-	for _, s := range []string{`.*okta.*\|.*sso.*`, `a or b`, `(?i)a[^b]{2,3}`} {
+	for _, s := range []string{`.*okta.*\|.*sso.*`, `a or b`, `(?i)a[^b]{2,3}`, `(^|\.)a(\.|b)$`} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, expr string) {

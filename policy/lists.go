@@ -46,8 +46,8 @@ func (c *compiler) readLists(m *yamlpos.Map) {
 			Name:      name,
 			Format:    l.info.Format,
 			MinLabels: yamlpos.Read(def, "min_labels", 1, yamlpos.Int(1, 10)),
-			Except:    yamlpos.ReadOneOrList(def, "except", match.Clean),
-			Select:    yamlpos.ReadOneOrList(def, "select", yamlpos.Word),
+			Except:    readSome(def, "except", match.Clean),
+			Select:    readSome(def, "select", yamlpos.Word),
 		}
 		l.readPlace(def)
 		l.info.Source = l.src

@@ -226,6 +226,18 @@ func (c *compiler) some(n *yamlpos.Node) []*yamlpos.Node {
 	return items
 }
 
+// readSome parses a scalar, or a list of them that must not be empty.
+func readSome[T any](m *yamlpos.Map, key string, parse func(string) (T, error)) []T {
+	n := m.Node(key)
+	if n == nil {
+		return nil
+	}
+	if len(n.OneOrMore()) == 0 {
+		n.Errorf("", "an empty list")
+	}
+	return yamlpos.Values(n.OneOrMore(), parse)
+}
+
 func (c *compiler) profileNames(n *yamlpos.Node) []string {
 	if n == nil {
 		return nil

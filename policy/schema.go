@@ -88,15 +88,33 @@ func span1() shape { return shape{"type": "string", "pattern": `^[0-9]`} }
 
 func listShape() shape {
 	formats := slices.Compact(slices.Sorted(slices.Values(append(list.NameFormats(), list.NetworkFormats()...))))
-	return object(map[string]any{
+	s := object(map[string]any{
 		"file": word1(), "format": oneOf(formats...), "min_labels": shape{"type": "integer", "minimum": 1, "maximum": 10}, "except": some1(word1()),
 		"use": oneOf(useAllow, useBlock), "select": some1(word1()),
 		"url": word1(), "refresh": span1(), "sha256": word1(), "max_shrink": word1(),
 	}, "format")
+	s["oneOf"] = oneKeyOf("file", "url")
+	return s
+}
+
+// oneKeyOf wants one of the keys, and no second one.
+func oneKeyOf(keys ...string) (out []shape) {
+	for _, key := range keys {
+		out = append(out, shape{"required": []string{key}})
+	}
+	return out
 }
 
 func postureShape() shape {
-	checks := shape{"type": "array", "items": shape{"type": "object", "minProperties": 1}}
+	members := filled(object(map[string]any{"in": some1(word1()), "not_in": some1(word1()), "present": some1(word1()), "absent": some1(word1())}))
+	volumes := object(map[string]any{"volumes": some1(word1()), "except": shape{"anyOf": []any{word1(), array(word1())}}}, "volumes")
+	systems := shape{"type": "object", "additionalProperties": word1(), "minProperties": 1}
+	fields := map[string]any{
+		"disk_encryption": shape{"anyOf": []any{word1(), volumes, members}},
+		"os_version":      shape{"anyOf": []any{word1(), systems}},
+	}
+	check := shape{"type": "object", "minProperties": 1, "properties": fields, "additionalProperties": shape{"anyOf": []any{word1(), members}}}
+	checks := shape{"type": "array", "minItems": 1, "items": check}
 	return object(map[string]any{"max_age": span1(), "checks": checks}, "max_age", "checks")
 }
 
@@ -126,12 +144,14 @@ func thenShape() shape {
 	override := object(map[string]any{
 		"a": some1(word1()), "aaaa": some1(word1()), "cname": word1(), "txt": some1(word1()), "https": some1(word1()), "list": word1(), "ttl": span1(),
 	})
-	return object(map[string]any{
+	s := object(map[string]any{
 		"block": shape{"anyOf": []any{ref("block"), oneOf(Truncate.String())}}, "override": override, "resolve": word1(), "steer": word1(),
-		"ports":     array(shape{"type": "string", "pattern": `^(tcp|udp)/[0-9]+(-[0-9]+)?$`}),
+		"ports":     some1(shape{"type": "string", "pattern": `^(tcp|udp)/[0-9]+(-[0-9]+)?$`}),
 		"when_down": oneOf(fallbacks[:]...), "no_way": oneOf(fallbacks[:FallServfail]...), "ttl": span1(),
 		"reason": word1(), "ede": edeShape(),
 	})
+	s["oneOf"] = oneKeyOf(actionKeys...)
+	return s
 }
 
 func demandShape() shape {
@@ -143,7 +163,7 @@ func demandShape() shape {
 
 // conditionShape is that of an "if": each key of [conditionKeys] has its own.
 func conditionShape() shape {
-	several := shape{"type": "array", "items": ref("conditions"), "minItems": 1}
+	several := some1(ref("conditions"))
 	special := map[string]shape{
 		"all": several, "any": several, "not": ref("conditions"), "name": ref("names"), "answer": answerShape(),
 		"identity": oneOf(strengthWords...), "kind": some1(oneOf(kindNames(kinds)...)),

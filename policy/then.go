@@ -107,17 +107,15 @@ func readBlock(n *yamlpos.Node) Then {
 	}
 	m := n.AsMap()
 	then.Block, then.EDE = Address, EDEForged
-	for _, a := range yamlpos.ReadOneOrList(m, "address", anyAddr) {
+	for _, a := range readSome(m, "address", anyAddr) {
 		if a.Is4() {
 			then.A = append(then.A, a)
 		} else {
 			then.AAAA = append(then.AAAA, a)
 		}
 	}
-	if v := m.Node("address"); v == nil {
+	if !m.Has("address") {
 		n.Errorf("", "want a form or {address: [...]}")
-	} else if len(v.OneOrMore()) == 0 {
-		v.Errorf("", "an empty list")
 	}
 	m.Done()
 	return then
@@ -128,15 +126,15 @@ func (c *compiler) readOverride(n *yamlpos.Node) Then {
 	then := Then{
 		Action: Override,
 		EDE:    EDEForged,
-		A:      yamlpos.ReadOneOrList(m, "a", addr(false)),
-		AAAA:   yamlpos.ReadOneOrList(m, "aaaa", addr(true)),
+		A:      readSome(m, "a", addr(false)),
+		AAAA:   readSome(m, "aaaa", addr(true)),
 		CNAME:  yamlpos.Read(m, "cname", "", match.Clean),
 		TTL:    yamlpos.Read(m, "ttl", overrideTTL, ttl),
 	}
-	for _, text := range yamlpos.ReadOneOrList(m, "txt", txtRecord) {
+	for _, text := range readSome(m, "txt", txtRecord) {
 		then.Records = append(then.Records, Record{Type: rrtype.Numbers["TXT"], Text: text})
 	}
-	for _, text := range yamlpos.ReadOneOrList(m, "https", httpsRecord) {
+	for _, text := range readSome(m, "https", httpsRecord) {
 		then.Records = append(then.Records, Record{Type: rrtype.Numbers["HTTPS"], Text: text})
 	}
 	if v := m.Node("list"); v != nil {

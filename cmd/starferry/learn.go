@@ -54,8 +54,11 @@ func (l *learning) run(cmd *cobra.Command, group string) error {
 	lesson := policy.Lesson{Group: group, Siblings: l.siblings}
 	sc := &scan{selection: &l.selection, in: cmd.InOrStdin()}
 	err := sc.each(cmd.Context(), l.logs, func(r *querylog.Record, _ []byte) {
-		if l.takes(r, group) {
+		switch take, barred := l.takes(r, group); {
+		case take:
 			lesson.Add(r.Name, r.Time)
+		case barred:
+			lesson.Bar(r.Name)
 		}
 	})
 	if err := errors.Join(err, sc.end(cmd)); err != nil {
@@ -74,15 +77,16 @@ func (l *learning) run(cmd *cobra.Command, group string) error {
 	return err
 }
 
-// takes reports whether a question of the group is to be learnt from.
-func (l *learning) takes(r *querylog.Record, group string) bool {
+// takes reports whether a question of the group is to be learnt from, or a policy
+// has blocked it.
+func (l *learning) takes(r *querylog.Record, group string) (take, barred bool) {
 	action := resolver.Action(r.Action)
 	if !replay.Decided(r) || !slices.Contains(r.Groups, group) {
-		return false
+		return false, false
 	}
 	if r.Policy != "" && !l.blocked && (action == resolver.Blocked || action == resolver.Denied) {
 		l.left++
-		return false
+		return false, true
 	}
-	return true
+	return true, false
 }

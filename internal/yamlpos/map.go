@@ -74,10 +74,14 @@ func (m *Map) KeyErrorf(key, hint, format string, args ...any) {
 	m.file.ErrorAt(m.KeyPos(key), hint, format, args...)
 }
 
-// Require reports which of the keys are missing.
+// Require reports which of the keys are missing. What is no mapping lacks them
+// all, and is reported as such already.
 func (m *Map) Require(keys ...string) {
+	if m == nil || kindOf(m.node) != Mapping {
+		return
+	}
 	for _, k := range keys {
-		if m != nil && !m.Has(k) {
+		if !m.Has(k) {
 			m.Errorf("", "key %q is missing", k)
 		}
 	}

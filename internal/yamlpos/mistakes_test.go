@@ -42,6 +42,12 @@ var mistakes = []struct{ what, src, want string }{
 	{"unclosed bracket", "a: [1, 2\nb: 3\n", `f:1:8: did not find expected ',' or ']'
     a: [1, 2
            ^ is a bracket not closed?`},
+	{"a colon within brackets", "a: {b: 1, c: d: e}\n", `f:1:14: did not find expected ',' or '}'
+    a: {b: 1, c: d: e}
+                 ^ a value that holds ": " needs quotes`},
+	{"indentation of a member", "a:\n- b: c\n   d: e\n", `f:3:4: mapping values are not allowed in this context
+       d: e
+       ^ is it indented like its neighbours? a value of several lines that holds ": " needs quotes`},
 	{"unclosed quote", "a: 1\nb: \"x\nc: 3\n", `f:2:4: found unexpected end of stream
     b: "x
        ^ is a quote not closed?`},

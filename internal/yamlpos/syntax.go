@@ -62,7 +62,8 @@ func (f *File) syntaxError(src []byte, err error) *Error {
 	}
 	at := tokenStart(src, n)
 	msg := yamlPrefix.ReplaceAllString(err.Error(), "")
-	hint := syntaxHint(msg, string(src[at:]))
+	line := bytes.LastIndexAny(src[:at], "\r\n") + 1
+	hint := syntaxHint(msg, string(src[line:at]), string(src[at:]))
 	if tab := indentTab(src, at); tab >= 0 {
 		at, hint = tab, "indent with spaces, not with tabs"
 	}
@@ -100,9 +101,17 @@ func indentTab(src []byte, at int) int {
 	return -1
 }
 
-func syntaxHint(msg, rest string) string {
+// twoColons is a value within brackets, on their first line, that holds what ends a key.
+var twoColons = regexp.MustCompile(`^[^\r\n]*: [^,{}\[\]"'\r\n]*: `)
+
+// syntaxHint says what to do about an error of yaml.v3, by what stands in its
+// line before its place, and from there on.
+func syntaxHint(msg, before, rest string) string {
 	switch {
-	case strings.Contains(msg, "mapping values are not allowed"):
+	case strings.Contains(msg, "mapping values are not allowed") && strings.TrimSpace(before) == "":
+		return `is it indented like its neighbours? a value of several lines that holds ": " needs quotes`
+	case strings.Contains(msg, "mapping values are not allowed"),
+		strings.Contains(msg, "expected ','") && twoColons.MatchString(before+rest):
 		return `a value that holds ": " needs quotes`
 	case strings.HasPrefix(rest, "*"), strings.Contains(msg, "unknown anchor"),
 		strings.Contains(msg, "alphabetic or numeric"):

@@ -102,8 +102,12 @@ func isAddress(word []byte) bool {
 	return err == nil
 }
 
-// dnsmasqKeys are the options whose value begins with /name/ or /name/name/.
-var dnsmasqKeys = map[string]bool{"server": true, "local": true, "address": true, "ipset": true, "nftset": true}
+// dnsmasqKeys are the options whose value begins with /name/ or /name/name/, and
+// bogusKeys those whose value is a network. One file may have both.
+var (
+	dnsmasqKeys = map[string]bool{"server": true, "local": true, "address": true, "ipset": true, "nftset": true}
+	bogusKeys   = map[string]bool{"bogus-nxdomain": true, "ignore-address": true}
+)
 
 func dnsmasqLine(line []byte, to *collector) error {
 	line = uncomment(line, "#")
@@ -112,13 +116,16 @@ func dnsmasqLine(line []byte, to *collector) error {
 	}
 	key, value, ok := bytes.Cut(line, []byte("="))
 	key, value = bytes.TrimSpace(key), bytes.TrimSpace(value)
+	if ok && bogusKeys[string(key)] {
+		return beyond(string(key) + "= in a list of names")
+	}
 	end := bytes.LastIndexByte(value, '/')
 	if !ok || !dnsmasqKeys[string(key)] || end < 1 || value[0] != '/' {
 		return fmt.Errorf("%q names no domain", clip(line))
 	}
 	names, target := value[1:end], value[end+1:]
 	add := to.add
-	if string(target) == "#" && string(key) == "server" {
+	if string(target) == "#" && (string(key) == "server" || string(key) == "local") {
 		add = to.except // these go to the servers that all other names go to
 	}
 	var errs []error

@@ -3,6 +3,7 @@ package list
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -300,5 +301,33 @@ func (w *writer) check(t *testing.T, format string) {
 				t.Fatalf("%s: %s is covered by %v, %v, want %v in\n%s", format, name, m, ok, !ok, text)
 			}
 		}
+	}
+}
+
+// One file of dnsmasq may have names and networks: what is not asked for is told
+// apart from lines that cannot be read.
+func TestDnsmasqOfBoth(t *testing.T) {
+	const text = "server=/a.example/1.1.1.1\nlocal=/b.a.example/#\nbogus-nxdomain = 192.0.2.1\nignore-address=192.0.2.9\nno-resolv\n"
+	names, stats, err := Source{Name: "x", Format: "dnsmasq"}.Names(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(stats.Warnings(), "\n"); stats.Bad != 3 || stats.Unsaid != 2 || !strings.Contains(got, "bogus-nxdomain= in a list of names: 1, first in line 3") {
+		t.Errorf("%+v\n%s", stats, got)
+	}
+	for name, want := range map[string]bool{"a.example": true, "x.a.example": true, "b.a.example": false} {
+		if _, got := names.Lookup(name); got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+	nets, stats, err := Source{Name: "x", Format: "dnsmasq"}.Networks(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.Bad != 3 || stats.Unsaid != 2 || !nets.Contains(netip.MustParseAddr("192.0.2.1")) {
+		t.Errorf("%+v", stats)
+	}
+	if _, _, err := (Source{Name: "x", Format: "dnsmasq"}).Networks(strings.NewReader("server=/a.example/1.1.1.1\n")); err == nil {
+		t.Error("a list of networks without any is taken")
 	}
 }

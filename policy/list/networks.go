@@ -75,7 +75,11 @@ func bogusLine(line []byte, to *netCollector) error {
 		return nil
 	}
 	key, value, ok := bytes.Cut(line, []byte("="))
-	if !ok || string(key) != "bogus-nxdomain" && string(key) != "ignore-address" {
+	key, value = bytes.TrimSpace(key), bytes.TrimSpace(value)
+	switch {
+	case ok && dnsmasqKeys[string(key)]:
+		return beyond(string(key) + "= in a list of networks")
+	case !ok || !bogusKeys[string(key)]:
 		return fmt.Errorf("%q names no network", clip(line))
 	}
 	return addNetwork(string(value), to)
