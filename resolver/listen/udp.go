@@ -277,22 +277,15 @@ func (s *Server) unserved(name, why string, p *packet) {
 
 func (s *Server) reply(ctx context.Context, name string, p *packet) []byte {
 	c := &Client{Addr: netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port()), Listener: name, Transport: UDP, At: p.at}
-	req := p.buf[:p.n]
-	size := min(offered(req), or(s.Limits.UDPSize, udpLen))
+	req, most := p.buf[:p.n], or(s.Limits.UDPSize, udpLen)
 	q, plain := wire.Parse(req)
-	w := seen{}
-	if plain {
-		w = s.look(c, &q)
+	if !plain {
+		resp := truncated(s.answerOdd(ctx, c, req), s.most(c, false, len(req), min(offered(req), most)))
+		return s.limitsOdd(c, resp)
 	}
-	resp := s.answer(ctx, c, req)
-	if resp == nil {
-		return nil
-	}
-	resp = truncated(resp, s.most(c, w.proven, len(req), size))
-	if plain {
-		return s.limits(c, &q, &w, resp, 0)
-	}
-	return s.limitsOdd(c, resp)
+	w := s.look(c, &q)
+	resp := truncated(s.handled(ctx, c, req, q.End, &w), s.most(c, w.proven, len(req), min(q.Size, most)))
+	return s.limits(c, &q, &w, resp, 0)
 }
 
 func (s *Server) send(ctx context.Context, sock socket, name string, p *packet, resp []byte) {
