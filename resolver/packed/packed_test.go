@@ -63,6 +63,8 @@ func TestLongNames(t *testing.T) {
 	for i, name := range names {
 		if e := c.Lookup(1, question(strings.ToUpper(name)), now); e == nil || e.Note != i {
 			t.Errorf("%s: got %v", name, e)
+		} else if other := question(names[i^1]).Name; e.named(other) || !e.named(question(name).Name) {
+			t.Errorf("%s is taken for %s", name, other)
 		}
 	}
 	long := question(names[len(names)-1])
