@@ -109,7 +109,8 @@ type asking struct {
 	}
 }
 
-// A work is what one question takes while it is answered. It is used again.
+// A work is what one question takes while it is answered. It is used again, and
+// all zero until then.
 type work struct {
 	asking
 	in inbound
@@ -130,7 +131,7 @@ func (g *Gateway) Handle(ctx context.Context, c *listen.Client, req []byte) []by
 	if resp, ok := in.read(req); !ok {
 		return resp
 	}
-	*a = asking{inbound: in, g: g, now: g.when(c), epoch: g.epoch(), kept: true}
+	a.inbound, a.g, a.now, a.epoch, a.kept = in, g, g.when(c), g.epoch(), true
 	if g.Forwarder != nil && g.Forwarder(c.Addr.Addr()) {
 		a.known = g.who(c, in.option, a.now)
 	} else {
@@ -204,20 +205,21 @@ func meta(t uint16) bool {
 // judge decides what to do with a question, by the answer if it takes that.
 func (a *asking) judge(ctx context.Context, q Question) {
 	query := policy.Query{Name: q.Name, Type: q.Type, Asker: a.asker, Now: a.now}
-	a.decision = a.decide(&query)
+	a.decide(&query, &a.decision)
 	if !a.decision.NeedAnswer {
 		return
 	}
 	a.hops = a.facts(ctx, q)
 	query.Answered, query.Answer = true, a.hops
-	a.decision = a.decide(&query)
+	a.decide(&query, &a.decision)
 }
 
-func (p *known) decide(q *policy.Query) policy.Decision {
+func (p *known) decide(q *policy.Query, d *policy.Decision) {
 	if p.view != nil {
-		return p.view.Decide(q)
+		*d = p.view.Decide(q)
+	} else {
+		*d = p.policy.Decide(q)
 	}
-	return p.policy.Decide(q)
 }
 
 // facts asks upstream for what the policy has to know. The addresses of other

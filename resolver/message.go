@@ -38,7 +38,7 @@ type inbound struct {
 }
 
 // read is [parse] for those that answer plain questions without unpacking them.
-// If it reports false, resp is what to answer.
+// It begins with the zero inbound. If it reports false, resp is what to answer.
 func (in *inbound) read(req []byte) (resp []byte, ok bool) {
 	q, ok := wire.Parse(req)
 	if !ok {
@@ -51,10 +51,9 @@ func (in *inbound) read(req []byte) (resp []byte, ok bool) {
 		in.plain.Options = opt.Options
 		return nil, true
 	}
-	var text [4 * 256]byte
-	*in = inbound{plain: q, Question: Question{
-		Name: string(wire.AppendText(text[:0], q.Name)), Type: q.Type, Class: q.Class, DO: q.DO, CD: q.CD,
-	}}
+	var text [256]byte // what is written otherwise than it is takes more, and is rare
+	in.plain = q
+	in.Question = Question{Name: string(wire.AppendText(text[:0], q.Name)), Type: q.Type, Class: q.Class, DO: q.DO, CD: q.CD}
 	return nil, true
 }
 

@@ -70,12 +70,12 @@ func (s *Source) Resolve(ctx context.Context, q Question) (Reply, error) {
 	switch {
 	case e == nil:
 		s.Count.Misses.Add(1)
-		return s.fetch(ctx, k, nil)
+		return s.fetch(ctx, k, nil, now)
 	case s.refused(e, now):
 		return Reply{}, e.failure
 	case e.failure != nil:
 		s.Count.Misses.Add(1)
-		return s.fetch(ctx, k, e)
+		return s.fetch(ctx, k, e, now)
 	case now.Before(e.expiry):
 		s.Count.Hits.Add(1)
 		e.uses.Add(1)
@@ -101,8 +101,7 @@ var errFailed = errors.New("the resolvers fail")
 
 // fetch asks for an answer and keeps it, without the records that nobody asked
 // for. Where old is an answer, a failure is an error and does not take its place.
-func (s *Source) fetch(ctx context.Context, k Key, old *entry) (Reply, error) {
-	begun := time.Now()
+func (s *Source) fetch(ctx context.Context, k Key, old *entry, begun time.Time) (Reply, error) {
 	msg, err := s.Ask(ctx, k.Question)
 	if err != nil {
 		s.fail(ctx, k, old, begun, err)
@@ -170,7 +169,7 @@ func (s *Source) better(ctx context.Context, e *entry) (Reply, error) {
 	}
 	done := make(chan result, 1)
 	if !s.aside(func() {
-		r, err := s.fetch(ctx, e.key, e)
+		r, err := s.fetch(ctx, e.key, e, time.Now())
 		if err != nil {
 			e.retry.Store(int64(time.Since(e.stored) + recheck))
 		}
@@ -216,7 +215,7 @@ func (s *Source) renew(ctx context.Context, e *entry, now time.Time) {
 	}
 	s.aside(func() {
 		s.Count.Prefetched.Add(1)
-		s.fetch(ctx, e.key, e) //nolint:errcheck // the old answer serves to its end
+		s.fetch(ctx, e.key, e, time.Now()) //nolint:errcheck // the old answer serves to its end
 	})
 }
 
@@ -233,7 +232,7 @@ func (s *Source) Renew(ctx context.Context, q Question) {
 	default:
 		s.aside(func() {
 			s.Count.Prefetched.Add(1)
-			s.fetch(ctx, k, e) //nolint:errcheck // who asks next will see
+			s.fetch(ctx, k, e, time.Now()) //nolint:errcheck // who asks next will see
 		})
 	}
 }

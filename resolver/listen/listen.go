@@ -163,13 +163,22 @@ func (s *Server) quick(c *Client, req, out []byte, size int) (resp []byte, ok bo
 
 // answer returns the answer to one message that had none at once, nil for none.
 func (s *Server) answer(ctx context.Context, c *Client, req []byte) []byte {
+	q, plain := wire.Parse(req)
+	if !plain {
+		return s.answerOdd(ctx, c, req)
+	}
+	w := s.look(c, &q)
+	return s.handled(ctx, c, req, q.End, &w)
+}
+
+// answerOdd is answer for a message that is not plain, or no question at all.
+func (s *Server) answerOdd(ctx context.Context, c *Client, req []byte) []byte {
 	end, v := inspect(req)
 	if v == ignore {
 		s.dropped(c.Listener, Malformed)
 		return nil
 	}
-	q, plain := wire.Parse(req)
-	if !plain && !s.admits(c.Addr.Addr(), c.Transport != UDP) {
+	if !s.admits(c.Addr.Addr(), c.Transport != UDP) {
 		s.dropped(c.Listener, Limited)
 		return nil
 	}
@@ -179,10 +188,13 @@ func (s *Server) answer(ctx context.Context, c *Client, req []byte) []byte {
 		}
 		return s.refusal(c, req, end, int(v))
 	}
-	if !plain {
-		q, _ = wire.OPT(req)
-	}
+	q, _ := wire.OPT(req)
 	w := s.look(c, &q)
+	return s.handled(ctx, c, req, end, &w)
+}
+
+// handled returns the handler's answer to a question, which ends there.
+func (s *Server) handled(ctx context.Context, c *Client, req []byte, end int, w *seen) []byte {
 	if w.state == cookie.Malformed { // RFC 7873 section 5.2.2
 		return s.refusal(c, req, end, dns.RcodeFormatError)
 	}

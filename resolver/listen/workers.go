@@ -110,22 +110,15 @@ func (s *Server) reply(ctx context.Context, name string, p *packet) []byte {
 	if p.waited && time.Since(p.at) > worth {
 		return s.busy(name, p)
 	}
-	c, req := p.asker(name), p.buf
-	size := min(offered(req), or(s.Limits.UDPSize, udpLen))
+	c, req, most := p.asker(name), p.buf, or(s.Limits.UDPSize, udpLen)
 	q, plain := wire.Parse(req)
-	w := seen{}
-	if plain {
-		w = s.look(c, &q)
+	if !plain {
+		resp := truncated(s.answerOdd(ctx, c, req), s.most(c, false, len(req), min(offered(req), most)))
+		return s.limitsOdd(c, resp)
 	}
-	resp := s.answer(ctx, c, req)
-	if resp == nil {
-		return nil
-	}
-	resp = truncated(resp, s.most(c, w.proven, len(req), size))
-	if plain {
-		return s.limits(c, &q, &w, resp, 0)
-	}
-	return s.limitsOdd(c, resp)
+	w := s.look(c, &q)
+	resp := truncated(s.handled(ctx, c, req, q.End, &w), s.most(c, w.proven, len(req), min(q.Size, most)))
+	return s.limits(c, &q, &w, resp, 0)
 }
 
 // busy answers a question that nobody has time for. To say so costs less than to

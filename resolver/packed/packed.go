@@ -7,13 +7,15 @@
 // an older policy, or for a device in another condition, is not found any more
 // from the moment on that things changed; nobody has to look for it.
 //
-// Looking up takes no lock. The table is set-associative: a key has eight
-// places; if they are taken, one that was not used lately is given up. The bytes
-// of all entries are bounded.
+// Looking up takes no lock, and waits for memory twice, for the places of a key
+// and for the entry: it costs little else. The table is set-associative: a key has
+// seven places; if they are taken, one that was not used lately is given up. The
+// bytes of all entries are bounded.
 package packed
 
 import (
 	"hash/maphash"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,17 +23,9 @@ import (
 	"github.com/starferry/starferry/resolver/wire"
 )
 
-// ways is how many places a key has: the pointers of a cache line.
-const ways = 8
-
-// An Entry is an answer for a scope. But for what is atomic it is constant. What
-// looking up reads comes first, and fits into a line of the processor's cache.
+// An Entry is an answer for a scope. But for what is atomic it is constant.
 type Entry[N any] struct {
-	hash   uint64
-	key    key
-	name   string
-	Expiry time.Time
-	used   atomic.Bool // since the table looked for something to give up
+	head // what looking up reads
 
 	Renewed atomic.Bool // taken care of: a newer one is on its way
 	Uses    atomic.Uint32
@@ -42,26 +36,69 @@ type Entry[N any] struct {
 	Note   N // what the owner wants to know of it
 	Epoch  uint64
 	Stored time.Time
+	Expiry time.Time
+
+	rest string // of a name that does not fit into the head
+}
+
+// A head is what tells whether an entry is the one that is looked for, in one line
+// of the processor's cache.
+type head struct {
+	key    key
+	until  time.Duration // after the cache was made, the Expiry
+	used   atomic.Bool   // since the table looked for something to give up
+	length uint8         // of the name
+	name   [43]byte      // its beginning, nearly always all of it
 }
 
 // key is what an entry is found by, besides its name.
-type key struct {
-	scope  uint32
-	typ    uint16
-	do, cd bool
+type key uint64
+
+func keyOf(scope uint32, q *wire.Question) key {
+	k := key(scope)<<32 | key(q.Type)<<2
+	if q.DO {
+		k |= 1
+	}
+	if q.CD {
+		k |= 2
+	}
+	return k
 }
 
-func keyOf(scope uint32, q *wire.Question) key { return key{scope, q.Type, q.DO, q.CD} }
+// named reports whether the entry's name is this one.
+func (e *Entry[N]) named(lower []byte) bool {
+	n := len(e.name)
+	switch {
+	case int(e.length) != len(lower):
+		return false
+	case len(lower) <= n:
+		return string(e.name[:len(lower)]) == string(lower)
+	}
+	return string(e.name[:]) == string(lower[:n]) && e.rest == string(lower[n:])
+}
+
+// setName sets the name, which has 255 bytes at most (RFC 1035 section 2.3.4).
+func (e *Entry[N]) setName(lower []byte) {
+	e.length = uint8(len(lower))
+	e.rest = string(lower[copy(e.name[:], lower):])
+}
+
+func (e *Entry[N]) appendName(dst []byte) []byte {
+	return append(append(dst, e.name[:min(int(e.length), len(e.name))]...), e.rest...)
+}
 
 // A Cache is a table of entries, safe for concurrent use. Make one with [New].
 type Cache[N any] struct {
-	seed  maphash.Seed
-	slots []atomic.Pointer[Entry[N]]
-	limit int64
-	bytes atomic.Int64
+	seed    maphash.Seed
+	made    time.Time
+	table   atomic.Pointer[table[N]]
+	most    int // sets that the table may grow to
+	limit   int64
+	entries atomic.Int64
+	bytes   atomic.Int64
 
 	mu   sync.Mutex // held by those who write
-	hand uint64     // where to look for something to give up next
+	hand int        // where to look for something to give up next
 
 	// Displaced counts answers that were good and were given up for want of room.
 	Displaced atomic.Uint64
@@ -73,42 +110,42 @@ const overhead = 400
 // typical is the size of an entry for which the table has a place.
 const typical = overhead + 256
 
+// few is how many sets a table begins with.
+const few = 64
+
 // New returns a cache that takes no more than about so many bytes of memory.
 func New[N any](bytes int) *Cache[N] {
-	n := ways
-	for n*typical < bytes {
+	n := 1
+	for n*ways*typical < bytes {
 		n *= 2
 	}
-	return &Cache[N]{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[Entry[N]], n), limit: int64(bytes)}
+	c := &Cache[N]{seed: maphash.MakeSeed(), made: time.Now(), most: n, limit: int64(bytes)}
+	c.table.Store(&table[N]{make([]set[N], min(n, few))})
+	return c
 }
 
+// hash mixes all of the key into all bits: many scopes ask for the same names.
 func (c *Cache[N]) hash(k key, lower []byte) uint64 {
-	h := maphash.Bytes(c.seed, lower) ^ (uint64(k.scope)<<32|uint64(k.typ)<<2)*0x9e3779b97f4a7c15
-	if k.do {
-		h ^= 0x8000000000000001
-	}
-	if k.cd {
-		h ^= 0x4000000000000100
-	}
-	return h
-}
-
-func (c *Cache[N]) set(hash uint64) []atomic.Pointer[Entry[N]] {
-	at := int(hash>>8) & (len(c.slots) - 1) &^ (ways - 1)
-	return c.slots[at : at+ways]
+	high, low := bits.Mul64(maphash.Bytes(c.seed, lower)^uint64(k), 0x9e3779b97f4a7c15)
+	return high ^ low
 }
 
 // Lookup returns the answer to a question for a scope, nil if there is none that
 // is good at this time. It allocates nothing.
 func (c *Cache[N]) Lookup(scope uint32, q *wire.Question, now time.Time) *Entry[N] {
-	var buf [256]byte
-	lower := wire.AppendLower(buf[:0], q.Name)
-	k := keyOf(scope, q)
-	hash := c.hash(k, lower)
-	set := c.set(hash)
-	for i := range set {
-		e := set[i].Load()
-		if e == nil || e.hash != hash || e.key != k || e.name != string(lower) || !now.Before(e.Expiry) {
+	if len(q.Name) > 64 {
+		var buf [256]byte
+		return c.lookup(keyOf(scope, q), wire.AppendLower(buf[:0], q.Name), now)
+	}
+	var buf [64]byte // to clear more takes longer than all that follows
+	return c.lookup(keyOf(scope, q), wire.AppendLower(buf[:0], q.Name), now)
+}
+
+func (c *Cache[N]) lookup(k key, lower []byte, now time.Time) *Entry[N] {
+	s, tag := c.table.Load().at(c.hash(k, lower))
+	for found := s.tagged(tag); found != 0; found &= found - 1 {
+		e := s.places[first(found)].Load()
+		if e == nil || e.key != k || !e.named(lower) || now.Sub(c.made) >= e.until {
 			continue
 		}
 		if !e.used.Load() {
@@ -120,69 +157,100 @@ func (c *Cache[N]) Lookup(scope uint32, q *wire.Question, now time.Time) *Entry[
 }
 
 func (e *Entry[N]) size() int64 {
-	return overhead + int64(cap(e.Answer.Msg)+len(e.Answer.TTLs)+len(e.name)+len(e.Why.Text))
+	return overhead + int64(cap(e.Answer.Msg)+len(e.Answer.TTLs)+len(e.rest)+len(e.Why.Text))
 }
 
 // Put keeps an answer to a question for a scope. The entry is the cache's from
 // then on.
 func (c *Cache[N]) Put(scope uint32, q *wire.Question, e *Entry[N]) {
-	lower := wire.AppendLower(nil, q.Name)
-	e.key, e.name = keyOf(scope, q), string(lower)
-	e.hash = c.hash(e.key, lower)
+	var buf [256]byte
+	lower := wire.AppendLower(buf[:0], q.Name)
+	e.key, e.until = keyOf(scope, q), e.Expiry.Sub(c.made)
+	e.setName(lower)
 	if e.size() > c.limit/ways {
 		return
 	}
+	hash := c.hash(e.key, lower)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	set := c.set(e.hash)
-	c.displace(&set[c.place(set, e)], e, e)
-	for tries := 0; c.bytes.Load() > c.limit && tries < len(c.slots); tries++ {
-		c.hand++
-		slot := &c.slots[c.hand&uint64(len(c.slots)-1)]
-		if old := slot.Load(); old != nil && old != e && !old.used.Swap(false) {
-			c.displace(slot, nil, e)
+	c.grow()
+	t := c.table.Load()
+	s, tag := t.at(hash)
+	c.displace(s, c.place(s, e), tag, e, e)
+	for tries := 0; c.bytes.Load() > c.limit && tries < t.places(); tries++ {
+		c.hand = (c.hand + 1) % t.places()
+		s, i := &t.sets[c.hand/ways], c.hand%ways
+		if old := s.places[i].Load(); old != nil && old != e && !old.used.Swap(false) {
+			c.displace(s, i, 0, nil, e)
 		}
 	}
 }
 
-// displace replaces what is in a slot to make room for e.
-func (c *Cache[N]) displace(slot *atomic.Pointer[Entry[N]], with, e *Entry[N]) {
-	if old := slot.Load(); old != nil && e.Stored.Before(old.Expiry) && (old.key != e.key || old.name != e.name) {
+// grow makes a table twice as large of one that is half full: what is looked up
+// shall lie close together, and few places of few keys be taken.
+func (c *Cache[N]) grow() {
+	old := c.table.Load()
+	if len(old.sets) >= c.most || int(c.entries.Load()) < old.places()/2 {
+		return
+	}
+	t := &table[N]{make([]set[N], 2*len(old.sets))}
+	var buf [256]byte
+	for i := range old.sets {
+		for k := range old.sets[i].places {
+			if e := old.sets[i].places[k].Load(); e != nil {
+				s, tag := t.at(c.hash(e.key, e.appendName(buf[:0])))
+				s.put(k, tag, e) // of two sets that were one, which had one entry there
+			}
+		}
+	}
+	c.table.Store(t)
+}
+
+// displace replaces what is in a place to make room for e.
+func (c *Cache[N]) displace(s *set[N], i int, tag uint8, with, e *Entry[N]) {
+	if old := s.places[i].Load(); old != nil && e.Stored.Before(old.Expiry) && !old.same(e) {
 		c.Displaced.Add(1)
 	}
-	c.replace(slot, with)
+	c.replace(s, i, tag, with)
+}
+
+// same reports whether two entries answer the same.
+func (e *Entry[N]) same(as *Entry[N]) bool {
+	return e.key == as.key && e.length == as.length && e.name == as.name && e.rest == as.rest
 }
 
 // place returns where in its set an entry goes: where an older one of the same
 // key is, where nothing is or nothing good, where something was not used lately.
-func (c *Cache[N]) place(set []atomic.Pointer[Entry[N]], e *Entry[N]) int {
+func (c *Cache[N]) place(s *set[N], e *Entry[N]) int {
 	free := -1
-	for i := range set {
-		old := set[i].Load()
+	for i := range s.places {
+		old := s.places[i].Load()
 		switch {
 		case old == nil || !e.Stored.Before(old.Expiry):
 			free = i
-		case old.hash == e.hash && old.key == e.key && old.name == e.name:
+		case old.same(e):
 			return i
 		}
 	}
 	if free >= 0 {
 		return free
 	}
-	for i := range set {
-		if !set[i].Load().used.Swap(false) {
+	for i := range s.places {
+		if !s.places[i].Load().used.Swap(false) {
 			return i
 		}
 	}
 	c.hand++
-	return int(c.hand % ways)
+	return c.hand % ways
 }
 
-func (c *Cache[N]) replace(slot *atomic.Pointer[Entry[N]], e *Entry[N]) {
-	if old := slot.Swap(e); old != nil {
+func (c *Cache[N]) replace(s *set[N], i int, tag uint8, e *Entry[N]) {
+	if old := s.put(i, tag, e); old != nil {
+		c.entries.Add(-1)
 		c.bytes.Add(-old.size())
 	}
 	if e != nil {
+		c.entries.Add(1)
 		c.bytes.Add(e.size())
 	}
 }
@@ -192,10 +260,15 @@ func (c *Cache[N]) replace(slot *atomic.Pointer[Entry[N]], e *Entry[N]) {
 func (c *Cache[N]) Flush(forget func(name string) bool) (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i := range c.slots {
-		if e := c.slots[i].Load(); e != nil && forget(e.name) {
-			c.replace(&c.slots[i], nil)
-			n++
+	var buf [256]byte
+	t := c.table.Load()
+	for k := range t.sets {
+		s := &t.sets[k]
+		for i := range s.places {
+			if e := s.places[i].Load(); e != nil && forget(string(e.appendName(buf[:0]))) {
+				c.replace(s, i, 0, nil)
+				n++
+			}
 		}
 	}
 	return n
@@ -204,10 +277,5 @@ func (c *Cache[N]) Flush(forget func(name string) bool) (n int) {
 // Size returns how many answers are kept, those included whose time is over,
 // and the bytes that they take.
 func (c *Cache[N]) Size() (entries, bytes int) {
-	for i := range c.slots {
-		if c.slots[i].Load() != nil {
-			entries++
-		}
-	}
-	return entries, int(c.bytes.Load())
+	return int(c.entries.Load()), int(c.bytes.Load())
 }

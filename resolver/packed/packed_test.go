@@ -1,9 +1,12 @@
 package packed
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +49,75 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// Names that differ only behind what fits into the head of an entry are others.
+func TestLongNames(t *testing.T) {
+	now := time.Unix(0, 0)
+	c := New[int](1 << 20)
+	var names []string
+	for n := 35; n < 63; n++ {
+		names = append(names, strings.Repeat("x", n)+"a", strings.Repeat("x", n)+"b")
+	}
+	for i, name := range names {
+		c.Put(1, question(name), entry(i, now, time.Minute))
+	}
+	for i, name := range names {
+		if e := c.Lookup(1, question(strings.ToUpper(name)), now); e == nil || e.Note != i {
+			t.Errorf("%s: got %v", name, e)
+		} else if other := question(names[i^1]).Name; e.named(other) || !e.named(question(name).Name) {
+			t.Errorf("%s is taken for %s", name, other)
+		}
+	}
+	long := question(names[len(names)-1])
+	long.Name = append(bytes.Repeat(long.Name[:64], 3), 0)
+	c.Put(1, long, entry(99, now, time.Minute))
+	if e := c.Lookup(1, long, now); e == nil || e.Note != 99 {
+		t.Errorf("the longest: got %v", e)
+	}
+	n := c.Flush(func(name string) bool { return name == string(long.Name) })
+	if e := c.Lookup(1, long, now); e != nil || n != 1 {
+		t.Errorf("%d flushed, got %v", n, e)
+	}
+}
+
+// Names that many scopes ask for take no more room than as many names; and while
+// the table grows what is in it is found.
+func TestGrowing(t *testing.T) {
+	now := time.Unix(0, 0)
+	c := New[int](64 << 20)
+	const names, scopes = 50, 100
+	var put atomic.Int64
+	var work sync.WaitGroup
+	work.Go(func() {
+		for put.Load() < names*scopes {
+			for i := range int(put.Load()) {
+				if e := c.Lookup(uint32(i%scopes), question(fmt.Sprint(i/scopes)), now); e != nil && e.Note != i {
+					t.Errorf("asked for %d, got %d", i, e.Note)
+				}
+			}
+		}
+	})
+	for i := range names * scopes {
+		c.Put(uint32(i%scopes), question(fmt.Sprint(i/scopes)), entry(i, now, time.Hour))
+		if c.Lookup(uint32(i%scopes), question(fmt.Sprint(i/scopes)), now) == nil {
+			t.Fatalf("%d is not found", i)
+		}
+		put.Add(1)
+	}
+	work.Wait()
+	found := 0
+	for i := range names * scopes {
+		if c.Lookup(uint32(i%scopes), question(fmt.Sprint(i/scopes)), now) != nil {
+			found++
+		}
+	}
+	if n, _ := c.Size(); n != found || found < names*scopes*95/100 {
+		t.Errorf("%d of %d are found, %d are there", found, names*scopes, n)
+	}
+	if lost := c.Displaced.Load(); int(lost) != names*scopes-found {
+		t.Errorf("%d displaced, %d found", lost, found)
+	}
+}
+
 // FuzzModel holds the table to a map: what it finds is what was put last, and it
 // is never larger than it may be. It may forget.
 func FuzzModel(f *testing.F) {
@@ -79,12 +151,21 @@ func FuzzModel(f *testing.F) {
 				t.Fatalf("%d bytes", bytes)
 			}
 			sum := int64(0)
-			for i := range c.slots {
-				if e := c.slots[i].Load(); e != nil {
-					sum += e.size()
+			there := 0
+			for i := range c.table.Load().sets {
+				s := &c.table.Load().sets[i]
+				for k := range s.places {
+					e := s.places[k].Load()
+					if (e == nil) != (uint8(s.tags.Load()>>(8*k)) == 0) {
+						t.Fatalf("set %d: place %d holds %v, its tags are %x", i, k, e, s.tags.Load())
+					}
+					if e != nil {
+						sum += e.size()
+						there++
+					}
 				}
 			}
-			if sum != int64(bytes) || n*overhead > bytes {
+			if there != n || sum != int64(bytes) || n*overhead > bytes {
 				t.Fatalf("%d entries, %d bytes counted, %d there", n, bytes, sum)
 			}
 		}
@@ -139,10 +220,13 @@ func TestConcurrency(t *testing.T) {
 func TestLookupAllocatesNothing(t *testing.T) {
 	c := New[int](1 << 20)
 	now := time.Unix(0, 0)
-	q := question("a")
-	c.Put(1, q, entry(1, now, time.Hour))
-	if n := testing.AllocsPerRun(100, func() { c.Lookup(1, q, now) }); n != 0 {
-		t.Errorf("%v allocations", n)
+	long := question(strings.Repeat("a", 63))
+	long.Name = append(bytes.Repeat(long.Name[:64], 3), 0)
+	for _, q := range []*wire.Question{question("a"), long} {
+		c.Put(1, q, entry(1, now, time.Hour))
+		if n := testing.AllocsPerRun(100, func() { c.Lookup(1, q, now) }); n != 0 {
+			t.Errorf("%v allocations", n)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -41,6 +42,8 @@ var (
 type socket struct {
 	conn net.Conn
 	raw  syscall.RawConn // nil for those that are not the kernel's
+	rung atomic.Bool     // nobody waits for it any more
+	wake time.Time       // when waiting for it ends, as the kernel's poller has it
 	uses int             // that are left
 	made time.Time
 	used time.Time
@@ -84,6 +87,12 @@ func (s *socket) exchange(out, in []byte, until time.Time) (int, error) {
 		}
 	}
 	return s.conn.Read(in)
+}
+
+// callOff ends the waiting for it, now and later.
+func (s *socket) callOff() {
+	s.rung.Store(true)
+	s.conn.SetDeadline(time.Unix(1, 0))
 }
 
 // sockets are the sockets to one server.

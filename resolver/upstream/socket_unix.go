@@ -4,6 +4,7 @@ package upstream
 
 import (
 	"net"
+	"os"
 	"syscall"
 	"time"
 )
@@ -16,17 +17,39 @@ func (s *socket) useKernel(conn *net.UDPConn) {
 	}
 }
 
+// exchangeRaw is exchange. To tell the poller when to end the waiting is a good
+// part of its work, so what an earlier question has told it stays: if that ends
+// the waiting before its time, as it seldom does, there is more of it.
 func (s *socket) exchangeRaw(out, in []byte, until time.Time) (int, error) {
-	if err := s.conn.SetReadDeadline(until); err != nil {
-		return 0, err
-	}
 	s.out, s.in, s.n, s.err = out, in, 0, nil
-	err := s.raw.Read(s.step)
+	var err error
+	if s.wake.IsZero() || until.Before(s.wake) {
+		err = s.wakeAt(until)
+	}
+	for err == nil {
+		err = s.raw.Read(s.step)
+		if !timedOut(err) || !s.wake.Before(until) {
+			break
+		}
+		err = s.wakeAt(until)
+	}
 	if err == nil {
 		err = s.err
 	}
 	s.out, s.in = nil, nil
 	return s.n, err
+}
+
+// wakeAt has the waiting end at that time, or at once if nobody waits any more.
+func (s *socket) wakeAt(t time.Time) error {
+	s.wake = t
+	if err := s.conn.SetReadDeadline(t); err != nil {
+		return err
+	}
+	if s.rung.Load() {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
 }
 
 // next does what is next; false: it is to be called again when there is

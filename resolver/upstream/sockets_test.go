@@ -444,3 +444,40 @@ func (h *https) open() int {
 	defer h.mu.Unlock()
 	return len(h.conns)
 }
+
+// What an earlier question had the poller told ends no later one before its time,
+// and who is called off waits no more, whatever the poller is told after it.
+func TestSocketWaits(t *testing.T) {
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	s, err := newSocket(t.Context(), nil, server.LocalAddr().(*net.UDPAddr).AddrPort())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.conn.Close()
+	var in [64]byte
+	if _, err := s.exchange([]byte("one"), in[:], time.Now()); !timedOut(err) {
+		t.Fatalf("without time: %v", err)
+	}
+	go func() {
+		for {
+			n, from, err := server.ReadFromUDPAddrPort(in[32:])
+			if err != nil {
+				return
+			}
+			server.WriteToUDPAddrPort(in[32:32+n], from)
+		}
+	}()
+	if n, err := s.exchange([]byte("two"), in[:32], time.Now().Add(time.Minute)); err != nil || string(in[:n]) != "two" {
+		t.Errorf("with time: %q, %v", in[:n], err)
+	}
+	s.wake = time.Unix(1, 0)
+	s.callOff()
+	until := time.Now().Add(10 * time.Second)
+	if n, err := s.exchange(nil, in[:32], until); !timedOut(err) || !time.Now().Before(until) {
+		t.Errorf("called off: %q, %v", in[:n], err)
+	}
+}

@@ -133,7 +133,7 @@ func (t *try) watch(ctx context.Context) (unwatch func()) {
 	if sock == nil || ctx.Done() == nil {
 		return func() {}
 	}
-	stop := context.AfterFunc(ctx, func() { sock.conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, sock.callOff)
 	return func() {
 		if !stop() {
 			t.spent = true // else its deadline may fall upon the next question

@@ -1,6 +1,9 @@
 package wire
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 // HeaderLen is the length of a message's header (RFC 1035 section 4.1.1).
 const HeaderLen = 12
@@ -151,11 +154,31 @@ func (q *Question) ID() uint16 { return binary.BigEndian.Uint16(q.Req) }
 // AppendLower appends the name in lower case, in wire form. (Lengths of labels
 // are below 64 and so are no letters.)
 func AppendLower(dst, name []byte) []byte {
-	for _, c := range name {
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
+	n := len(dst)
+	dst = slices.Grow(dst, len(name))[:n+len(name)]
+	to := dst[n:]
+	if len(name) < 8 {
+		for i, c := range name {
+			if 'A' <= c && c <= 'Z' {
+				c |= 0x20
+			}
+			to[i] = c
 		}
-		dst = append(dst, c)
+		return dst
 	}
+	for i := 0; i < len(name)-8; i += 8 {
+		binary.LittleEndian.PutUint64(to[i:], lower(binary.LittleEndian.Uint64(name[i:])))
+	}
+	end := len(name) - 8 // some of it for the second time
+	binary.LittleEndian.PutUint64(to[end:], lower(binary.LittleEndian.Uint64(name[end:])))
 	return dst
+}
+
+// lower is eight bytes in lower case: the highest bit of each, which is free, says
+// whether it is at least A, and whether it is beyond Z.
+func lower(w uint64) uint64 {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	seven := w &^ tops
+	upper := (seven + (0x80-'A')*ones) &^ (seven + (0x7f-'Z')*ones) &^ w & tops
+	return w | upper>>2
 }

@@ -476,3 +476,23 @@ func TestOptionsOfOtherOwners(t *testing.T) {
 		}
 	}
 }
+
+func TestAppendLower(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for n := range 300 {
+		name := make([]byte, n)
+		for i := range name {
+			name[i] = byte(r.Uint32())
+		}
+		want := []byte("x")
+		for _, c := range name {
+			if 'A' <= c && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			want = append(want, c)
+		}
+		if got := AppendLower([]byte("x"), name); !bytes.Equal(got, want) {
+			t.Errorf("of % x: got % x, want % x", name, got, want)
+		}
+	}
+}
