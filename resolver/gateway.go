@@ -99,9 +99,10 @@ type asking struct {
 	failure  error        // or why there is none
 	plainly  bool         // the answer can be given as it is, by the hops
 
-	good        time.Duration // how long what was learnt upstream holds; zero: nothing was
-	kept, stale bool          // all of it was known before; some of it is over
-	local       bool          // it is known here
+	good  time.Duration // how long what was learnt upstream holds; zero: nothing was
+	kept  bool          // all of it was known before
+	once  bool          // what comes of it is for this question alone
+	local bool          // it is known here
 
 	room struct { // for what is made on the way, which lasts no longer
 		reply   cache.Reply
@@ -273,18 +274,26 @@ func (a *asking) reply(ctx context.Context, q Question) (cache.Reply, error) {
 		r, err = a.finished(ctx, q, r)
 	}
 	if err != nil {
-		a.stale = true // what is decided without it holds for this once
+		a.once = true // what is decided without it holds no longer
 		return r, err
 	}
 	good := time.Duration(r.Life-min(r.Life, r.Age)) * time.Second
+	if r.Stale {
+		good = overdue
+	}
 	if good == 0 {
-		a.stale = true // nothing that follows from it may be kept
+		a.once = true // nothing that follows from it may be kept
 	} else if a.good == 0 || good < a.good {
 		a.good = good
 	}
-	a.stale, a.kept = a.stale || r.Stale || then.ECS.Client, a.kept && r.Kept
+	a.once, a.kept = a.once || then.ECS.Client, a.kept && r.Kept
 	return r, nil
 }
+
+// overdue is how long a stale answer is given again before it is looked whether
+// there is a newer one. It is short, as a resolver may come back at any time, and
+// long enough that most questions of an outage cost no more than others.
+const overdue = time.Second
 
 // outward returns a question as upstream is asked. That of the asked name has
 // come in that form already.

@@ -116,7 +116,7 @@ func (a *asking) joined(r, rest *cache.Reply) (cache.Reply, error) {
 	}
 	out.Rcode, out.AD, out.Kept, out.Why = rest.Rcode, r.AD && rest.AD, r.Kept && rest.Kept, rest.Why
 	if r.Stale || rest.Stale {
-		a.stale = true
+		a.once = true
 		out.Why = wire.Explanation{Given: true, Code: dns.ExtendedErrorCodeStaleAnswer, Text: "does not answer"}
 	}
 	return out, nil

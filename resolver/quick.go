@@ -126,7 +126,7 @@ func (g *Gateway) again(e *packed.Entry[memo], c *listen.Client, p *known, now t
 // keep keeps an answer for all who are in the asker's scope, if it says nothing
 // that is meant for the asker alone, and holds as long as it is kept.
 func (a *asking) keep(o *outcome, resp []byte) {
-	if a.scope == 0 || a.plain.Req == nil || a.failure != nil || a.stale || o.sent != whole || !o.general() {
+	if a.scope == 0 || a.plain.Req == nil || a.failure != nil || a.once || o.sent != whole || !o.general() {
 		return
 	}
 	if a.upstream != nil && !a.kept {
@@ -136,7 +136,9 @@ func (a *asking) keep(o *outcome, resp []byte) {
 	if o.reply != nil {
 		e.Answer, e.Stored = *o.reply.Answer, a.now.Add(-time.Duration(o.reply.Age)*time.Second)
 		e.Note.least, e.Note.most = o.span.Least, o.span.Most
-		e.Expiry = e.Stored.Add(time.Duration(o.reply.Life) * time.Second)
+		if e.Expiry = e.Stored.Add(time.Duration(o.reply.Life) * time.Second); o.reply.Stale {
+			e.Expiry = a.now.Add(overdue)
+		}
 	} else {
 		ans, ok := wire.ReadAnswer(resp)
 		if !ok {
@@ -167,7 +169,7 @@ func (a *asking) noted(e *packed.Entry[memo], o *outcome) {
 	if a.g.Tally != nil {
 		n.tally = a.g.Tally(o.action, r.Policy, r.Rcode)
 	}
-	if o.action == Allowed && a.upstream != nil {
+	if o.action == Allowed && a.upstream != nil && !a.upstream.Stale { // what is stale is rechecked in its time
 		n.group = a.decision.Then.Upstream
 		n.origin, _ = a.Question.upstream() // it was one before
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
@@ -288,4 +289,40 @@ func TestDecisionsWithoutFactsAreNotKept(t *testing.T) {
 			t.Error("it is kept")
 		}
 	}
+}
+
+// While resolvers are silent a stale answer is given again, with the TTL and the
+// error of one, but only for a moment: they may be back.
+func TestStaleAnswersAreRepeatedForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newQuickFleet(t)
+		f.Now = time.Now
+		silent := false
+		src := &cache.Source{Cache: cache.New(1 << 20), Stale: time.Hour, Ask: asks(func(ctx context.Context, m *dns.Msg) (*dns.Msg, error) {
+			if silent {
+				return nil, errors.New("silence")
+			}
+			return f.up.resolve(ctx, m)
+		})}
+		f.Upstream = func(ctx context.Context, _ string, q cache.Question) (cache.Reply, error) { return src.Resolve(ctx, q) }
+		m, req := packQuestion(t, "www.allowed.test.", dns.TypeA, func(m *dns.Msg) { m.SetEdns0(1232, false) })
+		c := &listen.Client{Addr: people["alice"].from, Listener: "test", Transport: listen.UDP}
+		f.Handle(t.Context(), c, req)
+		silent = true
+		time.Sleep(301 * time.Second)
+		want := f.Handle(t.Context(), c, req)
+		for range 2 {
+			f.time = time.Now()
+			got, ok := f.fast(t, "alice", req)
+			if !ok || render(t, m, got) != render(t, m, want) || !strings.Contains(render(t, m, got), "30") {
+				t.Fatalf("got %t %s, want %s", ok, render(t, m, got), render(t, m, want))
+			}
+			time.Sleep(overdue - time.Millisecond)
+		}
+		time.Sleep(time.Millisecond)
+		f.time = time.Now()
+		if _, ok := f.fast(t, "alice", req); ok {
+			t.Error("a stale answer is given again for longer")
+		}
+	})
 }

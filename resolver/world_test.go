@@ -88,7 +88,12 @@ func (z *zone) resolve(_ context.Context, m *dns.Msg) (*dns.Msg, error) {
 // sourceOf returns a source that asks a resolver in the library's form, with a
 // cache of so many bytes.
 func sourceOf(bytes int, resolve func(context.Context, *dns.Msg) (*dns.Msg, error)) func(context.Context, string, cache.Question) (cache.Reply, error) {
-	s := &cache.Source{Cache: cache.New(bytes), TrustAD: true, Ask: func(ctx context.Context, q cache.Question) ([]byte, error) {
+	s := &cache.Source{Cache: cache.New(bytes), TrustAD: true, Ask: asks(resolve)}
+	return func(ctx context.Context, _ string, q cache.Question) (cache.Reply, error) { return s.Resolve(ctx, q) }
+}
+
+func asks(resolve func(context.Context, *dns.Msg) (*dns.Msg, error)) cache.Ask {
+	return func(ctx context.Context, q cache.Question) ([]byte, error) {
 		m := new(dns.Msg)
 		name, _, err := dns.UnpackDomainName([]byte(q.Name), 0)
 		if err != nil {
@@ -104,8 +109,7 @@ func sourceOf(bytes int, resolve func(context.Context, *dns.Msg) (*dns.Msg, erro
 			return nil, err
 		}
 		return r.Pack()
-	}}
-	return func(ctx context.Context, _ string, q cache.Question) (cache.Reply, error) { return s.Resolve(ctx, q) }
+	}
 }
 
 func cached(resolve func(context.Context, *dns.Msg) (*dns.Msg, error)) func(context.Context, string, cache.Question) (cache.Reply, error) {
