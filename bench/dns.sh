@@ -17,7 +17,8 @@
 # A row starts all its servers, checks that each answers rightly, fills their
 # caches, and lets dnsperf ask one after the other, again and again: so what
 # disturbs the machine for a while disturbs all of them. The first round is
-# thrown away; of the others the median counts. The server has one core, dnsperf
+# thrown away; of the others the median counts, of values and of the ratios
+# within a round. The server has one core, dnsperf
 # and the upstream the other; its price is the CPU time of its process by
 # answer. In p99_20k both cores are free for all, and bench/pace asks.
 #
@@ -225,7 +226,7 @@ dir="" port=0 pid=0 value="" rps="" # of what was started, and measured, last
 # describe WORK sets what is different in a row.
 describe() {
   work=$1 runs=$rounds proto=udp block=no threads=1 pin="taskset -c 0" ask=names.q rate="" alive=()
-  [ "$work" != p99_20k ] || [ "$mode" = smoke ] || runs=5
+  [[ $work != p99_20k && $work != miss_saturated ]] || [ "$mode" = smoke ] || runs=5
   case $work in
     blocklist) block=yes ask=mixed.q ;;
     miss_saturated) ask=unique ;;
@@ -409,12 +410,20 @@ of() { median <<<"${samples["$1 $2"]:-}" || true; } # WORK PEER
 
 over() { awk -v a="$1" -v b="$2" 'BEGIN { if (a != "" && b > 0) printf "%.3f", a / b }'; }
 
+# ratio WORK PEER prints what ours is over theirs: the median of the rounds'
+# ratios. A machine that is slower in one round than in another is so for both.
+ratio() {
+  paste -d ' ' <(values "$1" starferry) <(values "$1" "$2") | awk 'NF == 2 && $2 > 0 { printf "%.4f ", $1 / $2 }' |
+    median | awk '{ printf "%.3f", $1 }' || true
+}
+
+values() { tr ' ' '\n' <<<"${samples["$1 $2"]:-}" | grep . || true; } # WORK PEER
+
 ratios() {
-  local peer ours theirs
-  ours=$(of "$work" starferry)
+  local peer r
   for peer in $peers; do
-    theirs=$(of "$work" "$peer")
-    [ -z "$ours" ] || [ -z "$theirs" ] || echo "ratio $work $peer $(over "$ours" "$theirs")"
+    r=$(ratio "$work" "$peer")
+    [ -z "$r" ] || echo "ratio $work $peer $r"
   done
 }
 
@@ -531,7 +540,7 @@ cell() {
   local v r
   v=$(of "$1" "$2")
   [ -n "$v" ] || { printf ' |'; return; }
-  r=$(over "$(of "$1" starferry)" "$v")
+  r=$(ratio "$1" "$2")
   v=$(awk -v v="$v" 'BEGIN { printf v < 100 ? "%.3g" : "%.0f", v }')
   if [ "$2" = starferry ]; then printf ' **%s** |' "$v"; else printf ' %s%s |' "$v" "${r:+ ($(printf %.2f "$r"))}"; fi
 }
@@ -584,7 +593,7 @@ facts() {
     [[ $peer != echo && $peer != dnsdist-batch ]] || continue
     ! have "$(program "$peer")" || versions+=", $peer $(version "$peer" || true)"
   done
-  echo "In parentheses: ours over theirs. Measured by \`bench/dns.sh$([ "$mode" = full ] || echo " --$mode")\`: medians of $rounds runs of $seconds s (p99: of five)."
+  echo "In parentheses: ours over theirs. Measured by \`bench/dns.sh$([ "$mode" = full ] || echo " --$mode")\`: medians of $rounds runs of $seconds s (p99, and misses at full load: of five), ratios by run."
   echo "$(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo), $(nproc) cores, Linux $(uname -r), $(go env GOVERSION)${versions}."
 }
 
