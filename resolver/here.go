@@ -66,7 +66,7 @@ func (a *asking) finished(ctx context.Context, q Question, r cache.Reply) (cache
 		if err != nil {
 			return r, err
 		}
-		longer, err := a.joined(&r, &rest)
+		longer, err := joined(&r, &rest)
 		if err != nil {
 			return r, fmt.Errorf("the answer for %s: %w", q.Name, err)
 		}
@@ -103,8 +103,8 @@ func (a *asking) onward(ctx context.Context, q Question, name string) (cache.Rep
 	return a.g.Upstream(ctx, "", u)
 }
 
-// joined is the answer of a chain and of where it leads.
-func (a *asking) joined(r, rest *cache.Reply) (cache.Reply, error) {
+// joined is the answer of a chain and of where it leads. Their TTLs are counted down.
+func joined(r, rest *cache.Reply) (cache.Reply, error) {
 	m, more := r.Msg(), rest.Msg()
 	m.Rcode, m.Answer, m.Ns = more.Rcode&15, append(m.Answer, more.Answer...), more.Ns
 	out, err := replyOf(m)
@@ -114,10 +114,6 @@ func (a *asking) joined(r, rest *cache.Reply) (cache.Reply, error) {
 	if rest.Life == 0 || r.Life == 0 {
 		out.Life = 0
 	}
-	out.Rcode, out.AD, out.Kept, out.Why = rest.Rcode, r.AD && rest.AD, r.Kept && rest.Kept, rest.Why
-	if r.Stale || rest.Stale {
-		a.stale = true
-		out.Why = wire.Explanation{Given: true, Code: dns.ExtendedErrorCodeStaleAnswer, Text: "does not answer"}
-	}
+	out.Rcode, out.AD, out.Kept, out.Stale, out.Why = rest.Rcode, r.AD && rest.AD, r.Kept && rest.Kept, r.Stale || rest.Stale, rest.Why
 	return out, nil
 }

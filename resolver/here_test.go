@@ -8,6 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/starferry/starferry/resolver/cache"
 	"github.com/starferry/starferry/resolver/local"
 )
 
@@ -65,6 +66,31 @@ func TestOpenChains(t *testing.T) {
 		}
 		if asked := f.up.took(); asked != tt.asked {
 			t.Errorf("%q, %s: asked %s, want %s", tt.records, tt.asks, asked, tt.asked)
+		}
+	}
+}
+
+// A chain whose end is old is said to be, as an answer in one piece is.
+func TestStaleEndsOfChains(t *testing.T) {
+	for _, tt := range []struct{ end, want string }{
+		{"www.allowed.test", "NOERROR 300 CNAME www.allowed.test., www.allowed.test. 300 A 192.0.2.10; EDE 3 upstream does not answer"},
+		{"nothing.test", "NXDOMAIN 300 CNAME nothing.test. SOA 60; EDE 19 upstream does not answer"},
+	} {
+		f := newFleet(t)
+		ask := sourceOf(0, f.up.resolve)
+		f.Upstream = func(ctx context.Context, group string, q cache.Question) (cache.Reply, error) {
+			r, err := ask(ctx, group, q)
+			r.Stale, r.Kept = true, true
+			return r, err
+		}
+		f.Local = func(name string, _ uint16) (local.Answer, bool) {
+			return local.Answer{Answer: newZone(t, "out.lab. 300 IN CNAME "+tt.end+".").records, Target: tt.end}, name == "out.lab"
+		}
+		if got := f.dig(t, "alice", "out.lab"); got != tt.want {
+			t.Errorf("got %s\nwant %s", got, tt.want)
+		}
+		if r := f.records[len(f.records)-1]; !r.Stale {
+			t.Errorf("%s: the record does not say so", tt.end)
 		}
 	}
 }
