@@ -263,7 +263,7 @@ func (a *asking) reply(ctx context.Context, q Question) (cache.Reply, error) {
 	}
 	then := &a.decision.Then
 	u.ECS = then.ECS.Of(a.asker.Source)
-	r, here, err := a.here(q)
+	r, here, err := a.here(q, then.Upstream)
 	if !here {
 		r, err = a.g.Upstream(ctx, then.Upstream, u)
 	}
