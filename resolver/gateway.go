@@ -412,7 +412,11 @@ func (a *asking) failed(code uint16, why string) *outcome {
 // refuses reports whether an answer must not hold an address. One that says what
 // the policy wants to be asked, or what is known here, may hold private ones.
 func (a *asking) refuses(addr netip.Addr) bool {
-	return a.leadsInside(addr) || a.leadsInside(carried(addr))
+	if a.leadsInside(addr) {
+		return true
+	}
+	within := carried(addr)
+	return within.IsValid() && a.leadsInside(within)
 }
 
 func (a *asking) leadsInside(addr netip.Addr) bool {
