@@ -137,3 +137,32 @@ func TestEndsOfChainsAreAskedWhereThePolicySays(t *testing.T) {
 		}
 	}
 }
+
+// Who explains asks those whom the gateway asks.
+func TestFactsAreAskedWhereThePolicySays(t *testing.T) {
+	f, asked := newFleet(t), []string(nil)
+	p := parsePolicy(t, `policies: [{name: shady, if: {answer: {network: 198.51.100.0/24}}, then: block}, {name: far, if: {group: staff}, then: {resolve: filtering}}]`)
+	f.Policy = func() *policy.Policy { return p }
+	answer := sourceOf(0, func(_ context.Context, m *dns.Msg) (*dns.Msg, error) {
+		r := new(dns.Msg).SetReply(m)
+		for _, rr := range newZone(t, "out.test. 300 IN CNAME end.test.\nend.test. 300 IN A 192.0.2.10").records {
+			if rr.Header().Name == m.Question[0].Name {
+				r.Answer = append(r.Answer, rr)
+			}
+		}
+		return r, nil
+	})
+	f.Upstream = func(ctx context.Context, group string, q cache.Question) (cache.Reply, error) {
+		asked = append(asked, group)
+		return answer(ctx, group, q)
+	}
+	who := people["alice"].asker
+	d := p.Decide(&policy.Query{Name: "out.test", Type: dns.TypeA, Asker: who, Now: start})
+	facts := f.Facts(t.Context(), Question{Name: "out.test", Type: dns.TypeA, Class: dns.ClassINET}, who, &d)
+	explained := strings.Join(asked, " ")
+	asked = nil
+	f.dig(t, "alice", "out.test")
+	if got := strings.Join(asked, " "); explained != got || len(facts) != 2 || got != "filtering filtering" {
+		t.Errorf("who explains asks %q and learns %v; the gateway asks %q", explained, facts, got)
+	}
+}
