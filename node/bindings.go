@@ -47,6 +47,14 @@ type claim struct {
 
 func (c claim) live(now time.Time) bool { return c.id != "" && now.Sub(c.at) < bindingAge }
 
+// holder returns the device that a claimed address stands for; empty: none.
+func (c claims) holder(now time.Time) device.ID {
+	if !c.last.live(now) || c.other.live(now) {
+		return ""
+	}
+	return c.last.id
+}
+
 // empty reports whether no address is bound, without waiting for anybody.
 func (b *bindings) empty() bool { return b == nil || b.size.Load() == 0 }
 
@@ -69,13 +77,14 @@ func (b *bindings) Bind(from netip.Addr, id device.ID, now time.Time) {
 	if !known && !b.room(now) {
 		return
 	}
+	before := c.holder(now)
 	if c.last.id != id {
 		c.other = c.last
 	}
-	if c.last.id != id || !c.last.live(now) {
+	c.last = claim{id, now}
+	if c.holder(now) != before { // not with each question of two who share an address: all would be identified anew
 		b.changes.Add(1)
 	}
-	c.last = claim{id, now}
 	b.claimed[from] = c
 	b.size.Store(int64(len(b.claimed)))
 }
@@ -117,8 +126,6 @@ func (b *bindings) Lookup(from netip.Addr, now time.Time) (device.ID, bool) {
 	b.mu.RLock()
 	c := b.claimed[from]
 	b.mu.RUnlock()
-	if !c.last.live(now) || c.other.live(now) {
-		return "", false
-	}
-	return c.last.id, true
+	id := c.holder(now)
+	return id, id != ""
 }

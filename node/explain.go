@@ -125,7 +125,7 @@ func (g *Gateway) explainAs(ctx context.Context, name string, qtype uint16, a po
 	q := &policy.Query{Name: name, Type: qtype, Asker: a, Now: time.Now()}
 	x, d := Explain(g.rules.now(), q)
 	if d.NeedAnswer {
-		q.Answered, q.Answer = true, g.dns.handler.Facts(ctx, resolver.Question{Name: name, Type: qtype, Class: dns.ClassINET})
+		q.Answered, q.Answer = true, g.dns.handler.Facts(ctx, resolver.Question{Name: name, Type: qtype, Class: dns.ClassINET}, a, &d)
 		x, d = Explain(g.rules.now(), q)
 	}
 	if d.Then.Action == policy.Steer && d.Denied == "" && !x.LacksWay(&a, &d.Then) {

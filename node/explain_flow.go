@@ -177,7 +177,7 @@ func (g *Gateway) unleased(ctx context.Context, f *flowTo, a policy.Asker) (fact
 	q := &policy.Query{Name: f.name, Type: typeOf(f.v6), Asker: a, Now: time.Now()}
 	d := g.rules.now().Decide(q)
 	if d.NeedAnswer {
-		q.Answered, q.Answer = true, g.dns.handler.Facts(ctx, resolver.Question{Name: f.name, Type: q.Type, Class: dns.ClassINET})
+		q.Answered, q.Answer = true, g.dns.handler.Facts(ctx, resolver.Question{Name: f.name, Type: q.Type, Class: dns.ClassINET}, a, &d)
 		d = g.rules.now().Decide(q)
 	}
 	if d.Then.Action != policy.Steer || d.Denied != "" {

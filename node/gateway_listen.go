@@ -205,8 +205,11 @@ func (d *gatewayDNS) activated(s listen.Socket) (lifecycle.Task, error) {
 			use = door
 		}
 	}
-	if (use.name == "tls" || use.name == "https") && d.certs == nil {
+	switch {
+	case (use.name == "tls" || use.name == "https") && d.certs == nil:
 		return lifecycle.Task{}, fmt.Errorf("the socket %q of systemd wants a certificate: add dns.certificates", s.Name)
+	case use.name == "http" && len(d.g.set.DNS.HTTPS.TrustedProxies) == 0:
+		return lifecycle.Task{}, fmt.Errorf("the socket %q of systemd would refuse everybody: add dns.https.trusted_proxies, where the proxy asks from", s.Name)
 	}
 	return serveDoor(use, s.Stream, s.Stream.Addr().String()), nil
 }

@@ -268,6 +268,12 @@ func TestChangesOfBindings(t *testing.T) {
 		bind("tablet", time.Second) == 0 || bind("tablet", bindingAge) == 0 {
 		t.Error("told too much, or too little")
 	}
+	bind("phone", time.Second)
+	for _, id := range []device.ID{"tablet", "phone", "tablet"} { // two who share an address, as behind a NAT
+		if bind(id, time.Second) > 0 {
+			t.Errorf("%s has claimed an address that stood for nobody, and does", id)
+		}
+	}
 }
 
 // A forwarder's address is bound to nobody: behind the same NAT as a phone, it

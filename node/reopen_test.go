@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/starferry/starferry/configs"
 	"github.com/starferry/starferry/resolver/cookie"
+	"github.com/starferry/starferry/resolver/listen"
 )
 
 // A reload takes a new certificate at once, also one whose policy is refused.
@@ -94,5 +96,31 @@ func TestCertificatesOfSockets(t *testing.T) {
 	set.DNS.Certificates, d.certs = nil, nil
 	if err := d.loadCertificates(); err != nil || d.certs != nil {
 		t.Errorf("without: %v, %v", d.certs, err)
+	}
+}
+
+// A socket of systemd that could serve nobody is no start.
+func TestSocketsThatServeNobody(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	proxies := configs.HTTPS{TrustedProxies: prefixes("127.0.0.1/32")}
+	for _, tt := range []struct {
+		name string
+		set  configs.DNS
+		want string
+	}{
+		{"tcp", configs.DNS{}, "<nil>"},
+		{"tls", configs.DNS{}, "add dns.certificates"},
+		{"https", configs.DNS{HTTPS: proxies}, "add dns.certificates"},
+		{"http", configs.DNS{}, "add dns.https.trusted_proxies"},
+		{"http", configs.DNS{HTTPS: proxies}, "<nil>"},
+	} {
+		d := &gatewayDNS{g: &Gateway{set: &configs.Gateway{DNS: tt.set}}, server: new(listen.Server)}
+		if _, err := d.activated(listen.Socket{Name: tt.name, Stream: l}); !strings.Contains(fmt.Sprint(err), tt.want) {
+			t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
+		}
 	}
 }

@@ -3,12 +3,14 @@ package resolver
 import (
 	"context"
 	"errors"
+
+	"github.com/starferry/starferry/policy"
 )
 
-// Facts asks upstream for what a policy would judge a question by, as Handle
-// does; for those who explain.
-func (g *Gateway) Facts(ctx context.Context, q Question) Facts {
-	a := &asking{inbound: &inbound{Question: q}, g: g, known: &known{}, now: g.now()}
+// Facts asks upstream for what the policy needs to judge an asker's question, where
+// it has that asked, as Handle does; for those who explain.
+func (g *Gateway) Facts(ctx context.Context, q Question, who policy.Asker, undecided *policy.Decision) Facts {
+	a := &asking{inbound: &inbound{Question: q}, g: g, known: &known{asker: who, policy: g.Policy()}, now: g.now(), decision: *undecided}
 	return a.facts(ctx, q)
 }
 

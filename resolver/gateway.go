@@ -266,7 +266,7 @@ func (a *asking) reply(ctx context.Context, q Question) (cache.Reply, error) {
 	}
 	then := &a.decision.Then
 	u.ECS = then.ECS.Of(a.asker.Source)
-	r, here, err := a.here(q)
+	r, here, err := a.here(q, then.Upstream)
 	if !here {
 		r, err = a.g.Upstream(ctx, then.Upstream, u)
 	}
@@ -278,7 +278,7 @@ func (a *asking) reply(ctx context.Context, q Question) (cache.Reply, error) {
 		return r, err
 	}
 	good := time.Duration(r.Life-min(r.Life, r.Age)) * time.Second
-	if r.Stale {
+	if r.Stale && r.Life > 0 {
 		good = overdue
 	}
 	if good == 0 {
@@ -423,7 +423,11 @@ func (a *asking) failed(code uint16, why string) *outcome {
 // refuses reports whether an answer must not hold an address. One that says what
 // the policy wants to be asked, or what is known here, may hold private ones.
 func (a *asking) refuses(addr netip.Addr) bool {
-	return a.leadsInside(addr) || a.leadsInside(carried(addr))
+	if a.leadsInside(addr) {
+		return true
+	}
+	within := carried(addr)
+	return within.IsValid() && a.leadsInside(within)
 }
 
 func (a *asking) leadsInside(addr netip.Addr) bool {

@@ -182,7 +182,7 @@ func TestFactsOfAQuestion(t *testing.T) {
 	}
 	f := newFleet(t)
 	q := Question{Name: "cdn-china.test", Type: dns.TypeA, Class: dns.ClassINET}
-	if got, want := fmt.Sprint(f.Facts(t.Context(), q)), "[{cdn-china.test []} {edge.cdn.test [203.0.113.77]}]"; got != want {
+	if got, want := fmt.Sprint(f.Facts(t.Context(), q, people["alice"].asker, &policy.Decision{NeedAnswer: true})), "[{cdn-china.test []} {edge.cdn.test [203.0.113.77]}]"; got != want {
 		t.Errorf("explaining by %s, want %s", got, want)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver/cache"
 	"github.com/starferry/starferry/resolver/wire"
 )
@@ -15,8 +16,8 @@ import (
 // here answers what is known here as if upstream had said it, so that the policy
 // judges it as it does that. Where the policy wants a group to be asked, it is. A
 // chain that leads out of here is left open.
-func (a *asking) here(q Question) (r cache.Reply, ok bool, err error) {
-	if a.g.Local == nil || a.decision.Then.Upstream != "" {
+func (a *asking) here(q Question, group string) (r cache.Reply, ok bool, err error) {
+	if a.g.Local == nil || group != "" {
 		return r, false, nil
 	}
 	said, ok := a.g.Local(q.Name, q.Type)
@@ -66,7 +67,7 @@ func (a *asking) finished(ctx context.Context, q Question, r cache.Reply) (cache
 		if err != nil {
 			return r, err
 		}
-		longer, err := a.joined(&r, &rest)
+		longer, err := joined(&r, &rest)
 		if err != nil {
 			return r, fmt.Errorf("the answer for %s: %w", q.Name, err)
 		}
@@ -88,23 +89,36 @@ func aliases(r *cache.Reply) (n int) {
 	return n
 }
 
-// onward asks for what a chain leads to. Even if that is known here, the asked name is
-// not: a stranger's name shall not lead inside by a CNAME.
+// onward asks for what a chain leads to, where the policy has that asked. Even if it
+// is known here, the asked name is not: a stranger's name shall not lead inside by a
+// CNAME.
 func (a *asking) onward(ctx context.Context, q Question, name string) (cache.Reply, error) {
 	q.Name = name
 	u, err := q.upstream()
 	if err != nil {
 		return cache.Reply{}, err
 	}
-	r, here, err := a.here(q)
+	group := a.group(q)
+	r, here, err := a.here(q, group)
 	if a.local = false; here {
 		return r, err
 	}
-	return a.g.Upstream(ctx, "", u)
+	return a.g.Upstream(ctx, group, u)
 }
 
-// joined is the answer of a chain and of where it leads.
-func (a *asking) joined(r, rest *cache.Reply) (cache.Reply, error) {
+// group returns the group of resolvers that the policy wants to be asked for a name in
+// a chain; empty: it goes by the name. Where the policy has another answer for it, that
+// of the asked name says: a resolver that filters is not passed by.
+func (a *asking) group(q Question) string {
+	var d policy.Decision
+	if a.decide(&policy.Query{Name: q.Name, Type: q.Type, Asker: a.asker, Now: a.now}, &d); d.NeedAnswer || d.Then.Action == policy.Allow {
+		return d.Then.Upstream
+	}
+	return a.decision.Then.Upstream
+}
+
+// joined is the answer of a chain and of where it leads. Their TTLs are counted down.
+func joined(r, rest *cache.Reply) (cache.Reply, error) {
 	m, more := r.Msg(), rest.Msg()
 	m.Rcode, m.Answer, m.Ns = more.Rcode&15, append(m.Answer, more.Answer...), more.Ns
 	out, err := replyOf(m)
@@ -114,10 +128,6 @@ func (a *asking) joined(r, rest *cache.Reply) (cache.Reply, error) {
 	if rest.Life == 0 || r.Life == 0 {
 		out.Life = 0
 	}
-	out.Rcode, out.AD, out.Kept, out.Why = rest.Rcode, r.AD && rest.AD, r.Kept && rest.Kept, rest.Why
-	if r.Stale || rest.Stale {
-		a.once = true
-		out.Why = wire.Explanation{Given: true, Code: dns.ExtendedErrorCodeStaleAnswer, Text: "does not answer"}
-	}
+	out.Rcode, out.AD, out.Kept, out.Stale, out.Why = rest.Rcode, r.AD && rest.AD, r.Kept && rest.Kept, r.Stale || rest.Stale, rest.Why
 	return out, nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/resolver/cache"
 	"github.com/starferry/starferry/resolver/local"
 )
 
@@ -66,5 +68,101 @@ func TestOpenChains(t *testing.T) {
 		if asked := f.up.took(); asked != tt.asked {
 			t.Errorf("%q, %s: asked %s, want %s", tt.records, tt.asks, asked, tt.asked)
 		}
+	}
+}
+
+// A chain whose end is old is said to be, as an answer in one piece is.
+func TestStaleEndsOfChains(t *testing.T) {
+	for _, tt := range []struct{ end, want string }{
+		{"www.allowed.test", "NOERROR 300 CNAME www.allowed.test., www.allowed.test. 300 A 192.0.2.10; EDE 3 upstream does not answer"},
+		{"nothing.test", "NXDOMAIN 300 CNAME nothing.test. SOA 60; EDE 19 upstream does not answer"},
+	} {
+		f := newFleet(t)
+		ask := sourceOf(0, f.up.resolve)
+		f.Upstream = func(ctx context.Context, group string, q cache.Question) (cache.Reply, error) {
+			r, err := ask(ctx, group, q)
+			r.Stale, r.Kept = true, true
+			return r, err
+		}
+		f.Local = func(name string, _ uint16) (local.Answer, bool) {
+			return local.Answer{Answer: newZone(t, "out.lab. 300 IN CNAME "+tt.end+".").records, Target: tt.end}, name == "out.lab"
+		}
+		if got := f.dig(t, "alice", "out.lab"); got != tt.want {
+			t.Errorf("got %s\nwant %s", got, tt.want)
+		}
+		if r := f.records[len(f.records)-1]; !r.Stale {
+			t.Errorf("%s: the record does not say so", tt.end)
+		}
+	}
+}
+
+// The end of an open chain is asked for where the policy has its name asked for: who
+// has to use a resolver that filters does so for all names, and what is known here is
+// not told in its place.
+func TestEndsOfChainsAreAskedWhereThePolicySays(t *testing.T) {
+	for _, tt := range []struct{ policies, want string }{
+		{`[{name: filtered, if: {group: staff}, then: {resolve: filtering}}]`, "filtering out.test, filtering end.test"},
+		{`[{name: inside, if: {name: out.test}, then: {resolve: internal}}, {name: rest, then: allow}]`, "internal out.test"},
+		{`[{name: inside, if: {name: out.test}, then: {resolve: internal}}]`, "internal out.test, internal end.test"}, // all else is blocked
+		{`[{name: outside, if: {name: end.test}, then: {resolve: filtering}}, {name: inside, if: {name: out.test}, then: {resolve: internal}}]`, "internal out.test, filtering end.test"},
+		{`[{name: inside, if: {name: out.test}, then: {resolve: internal}, cname: ignore}, {name: end, if: {name: end.test}, then: block}]`, "internal out.test, internal end.test"},
+		{`[{name: all, then: allow}]`, " out.test"},
+	} {
+		f, p, asked := newFleet(t), parsePolicy(t, "policies: "+tt.policies), []string(nil)
+		own := newZone(t, "out.test. 300 IN CNAME end.test.\nend.test. 300 IN A 192.0.2.10")
+		f.Policy = func() *policy.Policy { return p }
+		answer := sourceOf(0, func(_ context.Context, m *dns.Msg) (*dns.Msg, error) {
+			r := new(dns.Msg).SetReply(m)
+			for _, rr := range own.records {
+				if rr.Header().Name == m.Question[0].Name {
+					r.Answer = append(r.Answer, rr)
+				}
+			}
+			return r, nil
+		})
+		f.Upstream = func(ctx context.Context, group string, q cache.Question) (cache.Reply, error) {
+			name, _, _ := dns.UnpackDomainName([]byte(q.Name), 0)
+			asked = append(asked, group+" "+strings.TrimSuffix(name, "."))
+			return answer(ctx, group, q)
+		}
+		f.Local = func(name string, _ uint16) (local.Answer, bool) {
+			return local.Answer{Answer: own.records[1:]}, name == "end.test"
+		}
+		const want = "NOERROR 300 CNAME end.test., end.test. 300 A 192.0.2.10"
+		if got := f.dig(t, "alice", "out.test"); got != want {
+			t.Errorf("%s: got %s", tt.policies, got)
+		}
+		if got := strings.Join(asked, ", "); got != tt.want {
+			t.Errorf("%s: asked %q, want %q", tt.policies, got, tt.want)
+		}
+	}
+}
+
+// Who explains asks those whom the gateway asks.
+func TestFactsAreAskedWhereThePolicySays(t *testing.T) {
+	f, asked := newFleet(t), []string(nil)
+	p := parsePolicy(t, `policies: [{name: shady, if: {answer: {network: 198.51.100.0/24}}, then: block}, {name: far, if: {group: staff}, then: {resolve: filtering}}]`)
+	f.Policy = func() *policy.Policy { return p }
+	answer := sourceOf(0, func(_ context.Context, m *dns.Msg) (*dns.Msg, error) {
+		r := new(dns.Msg).SetReply(m)
+		for _, rr := range newZone(t, "out.test. 300 IN CNAME end.test.\nend.test. 300 IN A 192.0.2.10").records {
+			if rr.Header().Name == m.Question[0].Name {
+				r.Answer = append(r.Answer, rr)
+			}
+		}
+		return r, nil
+	})
+	f.Upstream = func(ctx context.Context, group string, q cache.Question) (cache.Reply, error) {
+		asked = append(asked, group)
+		return answer(ctx, group, q)
+	}
+	who := people["alice"].asker
+	d := p.Decide(&policy.Query{Name: "out.test", Type: dns.TypeA, Asker: who, Now: start})
+	facts := f.Facts(t.Context(), Question{Name: "out.test", Type: dns.TypeA, Class: dns.ClassINET}, who, &d)
+	explained := strings.Join(asked, " ")
+	asked = nil
+	f.dig(t, "alice", "out.test")
+	if got := strings.Join(asked, " "); explained != got || len(facts) != 2 || got != "filtering filtering" {
+		t.Errorf("who explains asks %q and learns %v; the gateway asks %q", explained, facts, got)
 	}
 }

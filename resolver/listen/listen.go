@@ -69,7 +69,7 @@ func (c *Client) Encrypted() bool { return c.Transport == DoT || c.Transport == 
 // that stands behind it.
 type Limits struct {
 	Workers   int // questions in work over one UDP socket or all connections of one listener, 1024; more wait over UDP, TCP and TLS, and are refused over HTTP
-	PerClient int // of these from one address, 256; more fare likewise. Over UDP four times as many wait, for at most two seconds: others are answered SERVFAIL
+	PerClient int // of these from one address, 256; more fare likewise. Over UDP four times as many wait: others, and those whose turn comes after two seconds, are answered SERVFAIL
 	UDPSize   int // bytes of the longest UDP answer, 1232 (DNS flag day 2020)
 
 	Conns          int           // connections of one listener, 2048
