@@ -42,19 +42,35 @@ func (d *Device) Source() netip.Addr {
 	return netip.Addr{}
 }
 
-// some yields addresses of a range until it is told to stop.
+// some yields addresses of a range until it is told to stop: the first of a
+// machine, then such as lie far apart, since parts of it may be another's.
 func some(p netip.Prefix, yield func(netip.Addr) bool) bool {
-	a := p.Addr()
-	if next := a.Next(); p.Contains(next) {
-		a = next
+	host := p.Addr().BitLen() - p.Bits()
+	first := p.Addr()
+	if host > 0 {
+		first = first.Next()
 	}
-	for range maxSources {
-		if !yield(a) {
+	if !yield(first) {
+		return false
+	}
+	for i := 1; i < min(maxSources, 1<<min(host, 8)); i++ {
+		if a := spread(p, i); a != first && !yield(a) {
 			return false
-		}
-		if a = a.Next(); !p.Contains(a) {
-			return true
 		}
 	}
 	return true
+}
+
+// spread returns the i-th address of a range, whose bits follow the range's own from
+// the lowest on.
+func spread(p netip.Prefix, i int) netip.Addr {
+	b := p.Addr().AsSlice()
+	for at := p.Bits(); i > 0; i, at = i>>1, at+1 {
+		b[at/8] |= byte(i&1) << (7 - at%8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	if a.BitLen()-p.Bits() > 8 {
+		a = a.Next() // of networks within it the first of a machine
+	}
+	return a
 }

@@ -37,3 +37,13 @@ func TestSources(t *testing.T) {
 		}
 	}
 }
+
+// Where half a range is another's, there are addresses in the other half.
+func TestSourcesLieApart(t *testing.T) {
+	d := Device{Overlay: []netip.Prefix{netip.MustParsePrefix("100.72.16.0/20")}}
+	for _, half := range []string{"100.72.16.0/21", "100.72.24.0/21", "100.72.31.0/24"} {
+		if !slices.ContainsFunc(slices.Collect(d.Sources(false)), netip.MustParsePrefix(half).Contains) {
+			t.Errorf("none in %s", half)
+		}
+	}
+}

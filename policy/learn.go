@@ -22,7 +22,7 @@ type Lesson struct {
 	Questions   int
 	Strange     int // questions for what is no host name
 	names       map[string]int
-	barred      []string
+	barred      map[string]bool
 }
 
 // Add adds a question.
@@ -48,8 +48,11 @@ func (l *Lesson) Add(name string, at time.Time) {
 
 // Bar adds a name that is not to be learnt: no name above it stands for all below.
 func (l *Lesson) Bar(name string) {
+	if l.barred == nil {
+		l.barred = map[string]bool{}
+	}
 	if clean, err := match.Clean(name); err == nil {
-		l.barred = append(l.barred, clean)
+		l.barred[clean] = true
 	}
 }
 
@@ -82,7 +85,7 @@ func (l *Lesson) lists() (exact, suffix []learnt) {
 		way := own[top].way(name, top)
 		way[len(way)-1].times += l.names[name]
 	}
-	for _, name := range l.barred {
+	for name := range l.barred {
 		if top, err := publicsuffix.EffectiveTLDPlusOne(name); err == nil && own[top] != nil {
 			for _, at := range own[top].way(name, top) {
 				at.barred = true

@@ -98,8 +98,11 @@ type linter struct {
 	apart  map[[2]*match.Names]bool // pairs of lists of which it is known whether they share a name
 	places map[netip.Addr]place     // what an invented address stands for
 	found  []Finding
-	work   int // policies that were looked at for examples
-	proven int // conditions that were looked at for proofs
+	order  map[*Rule]int // the places of the policies
+	asking int           // the place of the first policy that looks at answers
+	cost   int           // what it takes to decide a question
+	work   int           // that was done for examples
+	proven int           // conditions that were looked at for proofs
 }
 
 func (l *linter) find(r *Rule, flaw Flaw, q *Query, example, hint, format string, args ...any) {

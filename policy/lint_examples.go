@@ -13,11 +13,15 @@ import (
 	"github.com/starferry/starferry/steer/geo"
 )
 
-// maxSearch bounds how many questions are tried for an example, and maxWork how
-// many policies may be looked at in all: what is not found by then is not said.
+// maxSearch bounds how many questions are tried for an example, and maxWork what
+// is looked at for all of them, in policies: what is not found by then is not said.
+// A decision costs as much as some policies before it looks at any, and so does
+// an expression.
 const (
-	maxSearch = 20_000
-	maxWork   = 100_000_000
+	maxSearch    = 20_000
+	maxWork      = 100_000_000
+	decisionCost = 50
+	regexpCost   = 25
 )
 
 // A choice is one thing in which questions can differ: set makes the i-th of so
@@ -43,7 +47,7 @@ func (l *linter) search(rules []*Rule, accept func(*Query, *Decision) bool) (*Qu
 	}
 	random := rand.New(rand.NewPCG(1, 1)) // the same each time
 	for n := range min(all, maxSearch) {
-		if l.work += len(l.policy.rules); l.work > maxWork {
+		if l.work += l.cost; l.work > maxWork {
 			break
 		}
 		q := &Query{Answered: true, Answer: []Hop{{}}, Asker: Asker{Device: &device.Device{}, Verdicts: posture.Verdicts{}}}
@@ -286,6 +290,29 @@ func (l *linter) prepare(p *Policy) {
 	var err error
 	if l.policy, err = p.assuming(assumed, given); err != nil {
 		l.policy = p
+	}
+	l.survey()
+}
+
+// survey notes what is wanted of the policies again and again.
+func (l *linter) survey() {
+	rules := l.policy.rules
+	l.order = make(map[*Rule]int, len(rules))
+	l.asking = len(rules)
+	for i := range rules {
+		r := &rules[i]
+		l.order[r] = i
+		if l.asking > i && r.condition().sees()&atAnswer != 0 {
+			l.asking = i
+		}
+	}
+	l.cost = decisionCost
+	for _, i := range l.policy.all.open { // the index finds the others
+		rules[i].condition().each(func(c *cond) {
+			if l.cost++; c.op == opRegexp {
+				l.cost += regexpCost
+			}
+		})
 	}
 }
 

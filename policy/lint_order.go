@@ -75,7 +75,7 @@ type rivals struct {
 
 // rivals returns those of a policy, and whether it decides a question itself.
 func (l *linter) rivals(i int) (found rivals, reached bool) {
-	r, over := &l.policy.rules[i], l.over(i)
+	r := &l.policy.rules[i]
 	found.shown = map[*Rule]*Query{}
 	done := false
 	for range 3 { // with each that is found questions come that it speaks of
@@ -83,7 +83,7 @@ func (l *linter) rivals(i int) (found rivals, reached bool) {
 		l.search(append([]*Rule{r}, found.rules...), func(q *Query, d *Decision) bool {
 			reached = d.Rule == r
 			if !reached && found.shown[d.Rule] == nil && len(found.rules) < maxRivals &&
-				slices.Contains(over, d.Rule) && r.condition().truthFor(l.policy, q) == Yes {
+				l.isOver(d.Rule, r) && r.condition().truthFor(l.policy, q) == Yes {
 				found.rules, found.shown[d.Rule] = append(found.rules, d.Rule), q
 				done = l.covers(r, found.rules)
 			}
@@ -96,14 +96,22 @@ func (l *linter) rivals(i int) (found rivals, reached bool) {
 	return found, reached
 }
 
-// over returns the policies above one that are looked at wherever it is: those
-// in shadow are passed over, and those with "cname: ignore" are looked at for
-// the first name of the chain only.
+// isOver reports whether a policy is above r and looked at wherever r is: those in
+// shadow are passed over, and those with "cname: ignore" are looked at for the
+// first name of the chain only.
+func (l *linter) isOver(above, r *Rule) bool {
+	place, ok := l.order[above]
+	return ok && place < l.order[r] && !above.shadow && (!above.own || r.own || r.ends)
+}
+
+// over returns the policies that are over the one in a place; nil where they are
+// too many to be tried.
 func (l *linter) over(i int) (out []*Rule) {
-	r := &l.policy.rules[i]
 	for k := range l.policy.rules[:i] {
-		if above := &l.policy.rules[k]; !above.shadow && (!above.own || r.own || r.ends) {
-			out = append(out, above)
+		if above := &l.policy.rules[k]; l.isOver(above, &l.policy.rules[i]) {
+			if out = append(out, above); len(out) > maxRivals {
+				return nil
+			}
 		}
 	}
 	return out
@@ -112,7 +120,7 @@ func (l *linter) over(i int) (out []*Rule) {
 // covering returns the fewest of the policies of which it is proven that one is
 // true wherever r is, in their order; nil if that is not proven.
 func (l *linter) covering(r *Rule, of []*Rule) []*Rule {
-	if len(of) == 0 || len(of) > maxRivals || !l.covers(r, of) {
+	if len(of) == 0 || !l.covers(r, of) {
 		return nil
 	}
 	of = slices.Clone(of)
@@ -147,7 +155,7 @@ func (r *Rule) condition() *cond {
 // question goes upstream all the same, since one above looks at the answer.
 func (l *linter) belowAnswer(i int) {
 	r := &l.policy.rules[i]
-	if !slices.ContainsFunc(l.policy.rules[:i], func(r Rule) bool { return r.when != nil && r.when.sees()&atAnswer != 0 }) {
+	if l.asking >= i {
 		return
 	}
 	if on := r.when.sees(); on&atName == 0 || on&atAnswer != 0 || r.Then.Action == Allow {

@@ -1,7 +1,9 @@
 package policy_test
 
 import (
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -136,5 +138,24 @@ func TestShadows(t *testing.T) {
 		if got := strings.Join(by, "|"); got != tt.by {
 			t.Errorf("%s\nshadowed by %q, want %q", tt.policies, got, tt.by)
 		}
+	}
+}
+
+// Policies that only their names are looked up for do not use up what is spent on
+// examples: the last of many is looked at too.
+func TestLintLooksAtTheLastOfManyPolicies(t *testing.T) {
+	var src strings.Builder
+	src.WriteString("policies:\n")
+	for i := range 12_000 {
+		fmt.Fprintf(&src, "  - {name: p%d, if: {name: {suffix: n%d.example}}, then: block}\n", i, i)
+	}
+	src.WriteString("  - {name: late, if: {name: www.n7.example}, then: allow}\n")
+	p, err := policy.Parse("policy.yaml", []byte(src.String()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := p.Lint(nil)
+	if len(found) != 1 || found[0].Policy != "late" || !slices.Equal(found[0].By, []string{"p7"}) {
+		t.Errorf("found %v", found)
 	}
 }

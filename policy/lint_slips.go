@@ -47,12 +47,12 @@ func (l *linter) anyNegations(r *Rule, c *cond) {
 	if !ok {
 		return
 	}
-	l.find(r, AnyNegations, q, l.show(r, q), "to except what is in any of them write not: {any: [...]}, or one not: with a list of values",
+	l.find(r, AnyNegations, q, l.show(r, q), "to except what is in any of them write not: {any: [...]}, or one not: with a list of values; if it is meant so, not: {all: [...]} says it",
 		"%s is true of what is in one of them and not in all: this one is %s, and the policy is true of it", c.phrase(), excepted.phrase())
 }
 
 // ofOneThing reports whether all that is looked at is the same: the asker's
-// groups, the posture.
+// groups, the posture. Schedules are not: one may say the days and one the hours.
 func (c *cond) ofOneThing() bool {
 	seen := map[op]bool{}
 	c.each(func(leaf *cond) {
@@ -60,7 +60,7 @@ func (c *cond) ofOneThing() bool {
 			seen[leaf.op] = true
 		}
 	})
-	return len(seen) == 1
+	return len(seen) == 1 && !seen[opSchedule]
 }
 
 // allOfLists finds blocks of what is in all of several lists.

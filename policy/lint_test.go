@@ -208,6 +208,8 @@ var lints = []struct{ policies, want string }{
 	{`{name: p, if: {all: [{device: a}, {device: b}]}, then: allow}`, "never true"},
 	{`{name: p, if: {any: [{posture: {laptop: passed}}, {not: {posture: {laptop: passed}}}]}, then: allow}`, "always true"},
 	{`{name: p, if: {any: [{not: {posture: {laptop: passed}}}, {not: {group: a}}]}, then: block}`, ""},
+	{`{name: p, if: {any: [{not: {schedule: day}}, {not: {schedule: early}}]}, then: block}`, ""}, // days and hours
+	{`{name: p, if: {name: x.example, not: {all: [{group: a}, {group: b}]}}, then: block}`, ""},   // both are demanded, and said so
 	{`{name: p, if: {all: [{name: {list: known}}, {name: {list: remedy-hosts}}]}, then: allow}`, "never true: all of (name in list known, name in list remedy-hosts)"},
 	{`{name: p, if: {all: [{name: {list: known}}, {name: www.jd.com}]}, then: allow}`, ""},
 	{`{name: p, if: {all: [{name: {list: remedy-hosts}}, {not: {name: {list: remedy-hosts}}}]}, then: allow}`, "never true"},

@@ -27,8 +27,8 @@ func (a *asking) why(more string) string {
 	return s + ": " + more
 }
 
-// ttl returns the TTL of what a policy says itself: of overrides and steers,
-// which may say 0.
+// ttl returns the TTL of what a policy says itself: of overrides, where that of a
+// zone may be 0, and steers.
 func (a *asking) ttl(otherwise time.Duration) time.Duration {
 	switch then := &a.decision.Then; then.Action {
 	case policy.Override, policy.Steer:

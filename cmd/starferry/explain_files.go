@@ -166,8 +166,8 @@ func (x *explaining) flowQuery(set *configs.Set, q *policy.Query) (*policy.Query
 	if err != nil {
 		return nil, err
 	}
-	a.Source, err = node.FlowSource(a.Device, v6, func(netip.Addr) bool {
-		return len(a.Device.LAN) == 0 || a.Device.RoutesPool && set.Gateway.TUN != ""
+	a.Source, err = node.FlowSource(a.Device, v6, func(src netip.Addr) bool {
+		return len(a.Device.LAN) == 0 || a.Device.RoutesPool && set.Gateway.TUN != "" && ownerOf(src, set.Devices) == a.Device.ID
 	})
 	if err != nil {
 		return nil, err
@@ -180,6 +180,19 @@ func (x *explaining) flowQuery(set *configs.Set, q *policy.Query) (*policy.Query
 		}
 	}
 	return node.FlowQuery(q.Name, v6, q.Answer, a, *q.Flow, q.Now), nil
+}
+
+// ownerOf returns whose network an address is in: the smallest one counts.
+func ownerOf(src netip.Addr, devices []*device.Device) (owner device.ID) {
+	smallest := -1
+	for _, d := range devices {
+		for _, p := range d.LAN {
+			if p.Contains(src) && p.Bits() > smallest {
+				owner, smallest = d.ID, p.Bits()
+			}
+		}
+	}
+	return owner
 }
 
 // way says which nodes a route leads by, as far as the file knows.

@@ -45,6 +45,9 @@ var mistakes = []struct{ what, src, want string }{
 	{"a colon within brackets", "a: {b: 1, c: d: e}\n", `f:1:14: did not find expected ',' or '}'
     a: {b: 1, c: d: e}
                  ^ a value that holds ": " needs quotes`},
+	{"a colon that is quoted already", "a: {b: \"c: d: e\", f: {g: 1}\nh: 2\n", `f:1:15: did not find expected ',' or '}'
+    a: {b: "c: d: e", f: {g: 1}
+                  ^ is a bracket not closed?`},
 	{"indentation of a member", "a:\n- b: c\n   d: e\n", `f:3:4: mapping values are not allowed in this context
        d: e
        ^ is it indented like its neighbours? a value of several lines that holds ": " needs quotes`},

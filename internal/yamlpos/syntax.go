@@ -101,8 +101,12 @@ func indentTab(src []byte, at int) int {
 	return -1
 }
 
-// twoColons is a value within brackets, on their first line, that holds what ends a key.
-var twoColons = regexp.MustCompile(`^[^\r\n]*: [^,{}\[\]"'\r\n]*: `)
+// twoColons is a value within brackets, on their first line, that holds what ends a
+// key, but for what is quoted.
+var (
+	twoColons = regexp.MustCompile(`^[^\r\n]*: [^,{}\[\]"'\r\n]*: `)
+	quoted    = regexp.MustCompile(`"[^"\r\n]*"|'[^'\r\n]*'`)
+)
 
 // syntaxHint says what to do about an error of yaml.v3, by what stands in its
 // line before its place, and from there on.
@@ -111,7 +115,7 @@ func syntaxHint(msg, before, rest string) string {
 	case strings.Contains(msg, "mapping values are not allowed") && strings.TrimSpace(before) == "":
 		return `is it indented like its neighbours? a value of several lines that holds ": " needs quotes`
 	case strings.Contains(msg, "mapping values are not allowed"),
-		strings.Contains(msg, "expected ','") && twoColons.MatchString(before+rest):
+		strings.Contains(msg, "expected ','") && twoColons.MatchString(quoted.ReplaceAllString(before+rest, `""`)):
 		return `a value that holds ": " needs quotes`
 	case strings.HasPrefix(rest, "*"), strings.Contains(msg, "unknown anchor"),
 		strings.Contains(msg, "alphabetic or numeric"):

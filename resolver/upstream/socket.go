@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -80,6 +81,9 @@ func (s *socket) exchange(out, in []byte, until time.Time) (int, error) {
 	}
 	if err := s.conn.SetDeadline(until); err != nil {
 		return 0, err
+	}
+	if s.rung.Load() { // the deadline that ended the waiting may be gone
+		return 0, os.ErrDeadlineExceeded
 	}
 	if out != nil {
 		if _, err := s.conn.Write(out); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"runtime"
 	"strings"
 	"sync"
@@ -479,5 +480,24 @@ func TestSocketWaits(t *testing.T) {
 	until := time.Now().Add(10 * time.Second)
 	if n, err := s.exchange(nil, in[:32], until); !timedOut(err) || !time.Now().Before(until) {
 		t.Errorf("called off: %q, %v", in[:n], err)
+	}
+}
+
+// So it is with sockets that are not the kernel's.
+func TestDialledSocketCalledOff(t *testing.T) {
+	dial := func(context.Context, string, netip.AddrPort) (net.Conn, error) {
+		near, far := net.Pipe()
+		t.Cleanup(func() { far.Close() })
+		return near, nil
+	}
+	s, err := newSocket(t.Context(), dial, netip.AddrPort{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.conn.Close()
+	s.callOff()
+	until := time.Now().Add(10 * time.Second)
+	if n, err := s.exchange(nil, make([]byte, 32), until); !timedOut(err) || !time.Now().Before(until) {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }
