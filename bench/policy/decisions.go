@@ -56,6 +56,12 @@ func repeated() func(i int) {
 	// A few are pushed out where too many fall together.
 	pairs = slices.DeleteFunc(pairs, func(p pair) bool { return kept.Lookup(p.scope, &p.q, now) == nil })
 	rand.Shuffle(len(pairs), func(i, k int) { pairs[i], pairs[k] = pairs[k], pairs[i] })
+	names := make([]byte, 0, 64*len(pairs)) // at hand, as those of questions that have just been read
+	for i := range pairs {
+		q := &pairs[i].q
+		names = append(names, q.Name...)
+		q.Name = names[len(names)-len(q.Name):]
+	}
 	return func(i int) {
 		p := &pairs[i%len(pairs)]
 		if kept.Lookup(p.scope, &p.q, now) == nil {

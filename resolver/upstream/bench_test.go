@@ -81,7 +81,11 @@ func TestExchangeUDPAllocates(t *testing.T) {
 	for range 2 * ports {
 		ask()
 	}
-	if n := testing.AllocsPerRun(200, ask); n > 2 {
+	most := 2.0
+	if raced {
+		most *= 2 // a sync.Pool then drops a quarter of what is put back
+	}
+	if n := testing.AllocsPerRun(200, ask); n > most {
 		t.Errorf("%v allocations for a question", n)
 	}
 }
