@@ -13,6 +13,8 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.zx2c4.com/wireguard/conn"
+
+	"github.com/starferry/starferry/internal/sockbuf"
 )
 
 // openBind opens the socket early, so that its port is known and a port in use
@@ -121,7 +123,9 @@ func (b *udpBind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	if b.addr.Is4() {
 		network = "udp4"
 	}
-	lc := net.ListenConfig{Control: forceBuffers}
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		return sockbuf.Large(raw, socketBuffer, socketBuffer)
+	}}
 	pc, err := lc.ListenPacket(context.Background(), network, netip.AddrPortFrom(b.addr, port).String())
 	if err != nil {
 		return nil, 0, err
