@@ -136,9 +136,7 @@ func (a *asking) keep(o *outcome, resp []byte) {
 	if o.reply != nil {
 		e.Answer, e.Stored = *o.reply.Answer, a.now.Add(-time.Duration(o.reply.Age)*time.Second)
 		e.Note.least, e.Note.most = o.span.Least, o.span.Most
-		if e.Expiry = e.Stored.Add(time.Duration(o.reply.Life) * time.Second); o.reply.Stale {
-			e.Expiry = a.now.Add(overdue)
-		}
+		e.Expiry = a.now.Add(a.good) // it was learnt with what else there is
 	} else {
 		ans, ok := wire.ReadAnswer(resp)
 		if !ok {
