@@ -69,10 +69,7 @@ func (c *Connector) resolve(lease *steer.Lease) {
 	if !c.asking.begin(lease.Addr()) {
 		return
 	}
-	q := resolver.Question{Name: lease.Name(), Type: dns.TypeA, Class: dns.ClassINET}
-	if lease.V6() {
-		q.Type = dns.TypeAAAA
-	}
+	q := resolver.Question{Name: lease.Name(), Type: typeOf(lease.V6()), Class: dns.ClassINET}
 	taken := c.worker.try(func(ctx context.Context) {
 		defer c.asking.end(lease.Addr())
 		if err := c.dns.handler.Refresh(ctx, q); err != nil {

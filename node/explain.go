@@ -125,7 +125,7 @@ func (g *Gateway) explainAs(ctx context.Context, name string, qtype uint16, a po
 	q := &policy.Query{Name: name, Type: qtype, Asker: a, Now: time.Now()}
 	x, d := Explain(g.rules.now(), q)
 	if d.NeedAnswer {
-		q.Answered, q.Answer = true, g.dns.handler.Facts(ctx, resolver.Question{Name: name, Type: qtype, Class: dns.ClassINET}, a, &d)
+		g.answer(ctx, q, &d)
 		x, d = Explain(g.rules.now(), q)
 	}
 	if d.Then.Action == policy.Steer && d.Denied == "" && !x.LacksWay(&a, &d.Then) {
@@ -235,7 +235,7 @@ func (g *Gateway) explain(ctx context.Context, q control.Question) (string, any,
 		if !ok {
 			return "", nil, fmt.Errorf("%q: %w", q.Device, errNoDevice)
 		}
-		a = policy.Asker{Device: e.Device, Kind: e.Device.Kind, Source: e.Device.Source(), Verdicts: e.Verdicts}
+		a = askerFrom(e, e.Device.Source())
 	}
 	x := g.explainAs(ctx, name, t, a)
 	return x.String(), x, nil
@@ -261,7 +261,7 @@ func (e *Egress) explain(_ context.Context, q control.Question) (string, any, er
 		if err != nil {
 			return "", nil, err
 		}
-		query.Asker = policy.Asker{Device: entry.Device, Kind: entry.Device.Kind, Verdicts: entry.Verdicts}
+		query.Asker = askerFrom(entry, netip.Addr{})
 	}
 	x, d := Explain(e.rules.now(), query)
 	if d.Then.Action == policy.Steer && d.Denied == "" {
@@ -284,6 +284,11 @@ func told(x *Explanation, err error) (string, any, error) {
 		return "", nil, err
 	}
 	return x.String(), x, nil
+}
+
+// answer asks upstream for what the policy needs to decide a question.
+func (g *Gateway) answer(ctx context.Context, q *policy.Query, undecided *policy.Decision) {
+	q.Answered, q.Answer = true, g.dns.handler.Facts(ctx, resolver.Question{Name: q.Name, Type: q.Type, Class: dns.ClassINET}, q.Asker, undecided)
 }
 
 // asked reads the name and type of a question at the control socket.

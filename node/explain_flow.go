@@ -14,7 +14,6 @@ import (
 	"github.com/starferry/starferry/control"
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/policy"
-	"github.com/starferry/starferry/resolver"
 	"github.com/starferry/starferry/state"
 	"github.com/starferry/starferry/steer"
 	"github.com/starferry/starferry/tunnel"
@@ -50,10 +49,9 @@ func FlowSource(d *device.Device, v6 bool, is func(netip.Addr) bool) (netip.Addr
 		}
 	}
 	family := map[bool]string{false: "IPv4", true: "IPv6"}
-	other := map[bool]string{false: "AAAA", true: "A"}
 	for a := range d.Sources(!v6) {
 		if is(a) {
-			return netip.Addr{}, fmt.Errorf("%s sends no flows over %s, it has no such address: there is --type %s", d.ID, family[v6], other[v6])
+			return netip.Addr{}, fmt.Errorf("%s sends no flows over %s, it has no such address: there is --type %v", d.ID, family[v6], dns.Type(typeOf(!v6)))
 		}
 	}
 	if len(d.LAN) > 0 || d.Kind == device.ByNetwork {
@@ -101,7 +99,7 @@ func (s *steering) flowToLabel(f flowTo, addr netip.Addr, rrtype string, pool []
 		return f, fmt.Errorf("%v: no lease has it: packets to it are dropped, as %v. Ask for the name again, it may have another address by now", addr, tunnel.DropNeverLeased)
 	}
 	f.name, f.v6 = f.lease.Name(), f.lease.V6()
-	if t := (map[bool]string{false: "A", true: "AAAA"}[f.v6]); rrtype != "" && !strings.EqualFold(rrtype, t) {
+	if t := dns.TypeToString[typeOf(f.v6)]; rrtype != "" && !strings.EqualFold(rrtype, t) {
 		return f, fmt.Errorf("%v is of type %s, not %s", addr, t, rrtype)
 	}
 	return f, nil
@@ -139,9 +137,9 @@ func (g *Gateway) explainFlow(ctx context.Context, q control.Question) (*Explana
 	if f.lease != nil {
 		virtual = f.lease.Addr().String()
 	} else {
-		facts, virtual = g.unleased(ctx, &f, flowAsker(e, src))
+		facts, virtual = g.unleased(ctx, &f, askerFrom(e, src))
 	}
-	x, d := Explain(g.rules.now(), f.query(flowAsker(e, src), facts))
+	x, d := Explain(g.rules.now(), f.query(askerFrom(e, src), facts))
 	if x.Virtual = virtual; x.why == "" {
 		_, x.Way = g.wayOf(ctx, f.name, typeOf(f.v6), d.Then.Route)
 		x.Way = append(x.Way, g.noWay(&f, d.Then.Route)...)
@@ -177,20 +175,13 @@ func (g *Gateway) unleased(ctx context.Context, f *flowTo, a policy.Asker) (fact
 	q := &policy.Query{Name: f.name, Type: typeOf(f.v6), Asker: a, Now: time.Now()}
 	d := g.rules.now().Decide(q)
 	if d.NeedAnswer {
-		q.Answered, q.Answer = true, g.dns.handler.Facts(ctx, resolver.Question{Name: f.name, Type: q.Type, Class: dns.ClassINET}, a, &d)
+		g.answer(ctx, q, &d)
 		d = g.rules.now().Decide(q)
 	}
 	if d.Then.Action != policy.Steer || d.Denied != "" {
 		return q.Answer, "none: a question for the name comes to " + d.String()
 	}
 	return q.Answer, "none yet; a question for the name leases one"
-}
-
-func typeOf(v6 bool) uint16 {
-	if v6 {
-		return dns.TypeAAAA
-	}
-	return dns.TypeA
 }
 
 // noWay says what becomes of an admitted flow that no node of its route takes, as
@@ -242,7 +233,7 @@ func (e *Egress) explainFlow(q control.Question) (*Explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, d := Explain(e.rules.now(), f.query(flowAsker(entry, src), nil))
+	x, d := Explain(e.rules.now(), f.query(askerFrom(entry, src), nil))
 	x.Label = "none yet: the flow is judged without the addresses that a gateway's question brings"
 	if f.lease != nil {
 		x.Label = f.lease.Addr().String()

@@ -27,21 +27,26 @@ func stamps(moved *atomic.Uint64, e *state.Entry) [2]tunnel.Stamp {
 // FlowQuery is the question that a flow to a steered name puts to the policy: as
 // A or AAAA by family, with the facts of the DNS decision. A ping is one of the family.
 func FlowQuery(name string, v6 bool, facts []policy.Hop, from policy.Asker, to policy.Service, now time.Time) *policy.Query {
-	q := &policy.Query{Name: name, Type: dns.TypeA, Asker: from, Flow: &to, Answered: true, Answer: facts, Now: now}
-	if v6 {
-		q.Type = dns.TypeAAAA
-		if to.Proto == protoICMP {
-			q.Flow.Proto = protoICMPv6
-		}
+	if v6 && to.Proto == protoICMP {
+		to.Proto = protoICMPv6
 	}
+	q := &policy.Query{Name: name, Type: typeOf(v6), Asker: from, Flow: &to, Answered: true, Answer: facts, Now: now}
 	if len(q.Answer) == 0 {
 		q.Answer = []policy.Hop{{Name: name}}
 	}
 	return q
 }
 
-// flowAsker is whose flows come from a source.
-func flowAsker(e *state.Entry, src netip.Addr) policy.Asker {
+// typeOf is the DNS type of the addresses of a family.
+func typeOf(v6 bool) uint16 {
+	if v6 {
+		return dns.TypeAAAA
+	}
+	return dns.TypeA
+}
+
+// askerFrom is a device that asks, or sends flows, from a source.
+func askerFrom(e *state.Entry, src netip.Addr) policy.Asker {
 	return policy.Asker{Device: e.Device, Kind: e.Device.Kind, Source: src, Verdicts: e.Verdicts}
 }
 

@@ -135,10 +135,7 @@ func (l *labels) fetch(ctx context.Context, lease *steer.Lease, node, route stri
 
 // refresh asks the node for its label behind a lease and keeps it.
 func (l *labels) refresh(ctx context.Context, lease *steer.Lease, node, route string) (netip.Addr, error) {
-	q := resolver.Question{Name: lease.Name(), Type: dns.TypeA, Class: dns.ClassINET}
-	if lease.V6() {
-		q.Type = dns.TypeAAAA
-	}
+	q := resolver.Question{Name: lease.Name(), Type: typeOf(lease.V6()), Class: dns.ClassINET}
 	r, err := l.ask(ctx, node, route, q, lease.Facts())
 	if err != nil {
 		return netip.Addr{}, err

@@ -132,7 +132,7 @@ func (s *steering) rule(f *tunnel.First, e *state.Entry, lease *steer.Lease, pat
 	if f.Reverse {
 		service.Port = f.Src.Port()
 	}
-	d := s.rules.now().Decide(FlowQuery(lease.Name(), lease.V6(), lease.Facts(), flowAsker(e, path.Src), service, time.Now()))
+	d := s.rules.now().Decide(FlowQuery(lease.Name(), lease.V6(), lease.Facts(), askerFrom(e, path.Src), service, time.Now()))
 	r := tunnel.Ruling{Outcome: tunnel.Deny, Why: tunnel.DropDenied, Path: path, Stamps: marks}
 	r.Meta = &tunnel.Meta{Device: string(e.Device.ID), Name: lease.Name(), Reason: verdictText(d), Lease: lease}
 	if d.Rule != nil {
