@@ -350,7 +350,11 @@ func udpEcho(t testing.TB) (net.PacketConn, netip.AddrPort) {
 			if err != nil {
 				return
 			}
-			if _, err := pc.WriteTo(buf[:n], from); err != nil {
+			_, err = pc.WriteTo(buf[:n], from)
+			if errors.Is(err, net.ErrClosed) {
+				return // the test is over
+			}
+			if err != nil {
 				t.Error(err)
 			}
 		}
