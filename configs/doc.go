@@ -94,7 +94,7 @@ func openDoc(name string, src []byte) *doc {
 // The keys by which files without a role are known. Included files of a policy
 // may have no policies.
 var (
-	policyKeys  = []string{"policies", "lists", "categories", "schedules", "geoip", "postures", "defaults", "default", "tests"}
+	policyKeys  = policy.Keys()
 	devicesKeys = []string{"devices", "networks"}
 )
 

@@ -87,13 +87,13 @@ func count(s list.Source, file string) (int, error) {
 			err = other
 		}
 	}
-	entries := stats.Entries
+	found := stats
 	if err == nil && s.Format == "rpz" && !s.OfNetworks() { // what it answers with is in it too, whatever is selected
 		answers := func(r io.Reader) (err error) { _, stats, err = s.Answers(r); return err }
 		err = read(file, answers, s.Format, []string{"rpz"})
-		entries += stats.Entries - stats.Also
+		found = found.Twice(stats)
 	}
-	return entries, err
+	return found.Entries, err
 }
 
 // errOther says that a format is not of the kind that was tried.

@@ -230,7 +230,7 @@ func (c *compiler) readTestAnswer(n *yamlpos.Node, asked string) []testHop {
 	if n.Text() == "none" {
 		return hops
 	}
-	for _, item := range c.some(n) {
+	for _, item := range members(n) {
 		last := &hops[len(hops)-1]
 		if item.Kind == yamlpos.Mapping {
 			last.assume(item)

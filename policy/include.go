@@ -117,7 +117,7 @@ func (c *compiler) gather(in include, shown string, src []byte) error {
 			c.file.rules = append(c.file.rules, m)
 			return
 		}
-		for _, item := range c.some(n) {
+		for _, item := range members(n) {
 			if path := yamlpos.Value(item, "", yamlpos.Word); path != "" {
 				c.include(item, include{filepath.Clean(path), item.Pos(), me})
 			}

@@ -102,7 +102,7 @@ func (c *compiler) readCategories(m *yamlpos.Map) {
 		if c.taken("category", name, m.KeyPos(name)) {
 			continue
 		}
-		cat := &category{lists: c.some(m.Node(name))}
+		cat := &category{lists: members(m.Node(name))}
 		c.categories[name] = cat
 		for _, item := range cat.lists { // which also finds those that there are not
 			if list := yamlpos.Value(item, "", word); list != "" {
@@ -208,7 +208,7 @@ func (c *compiler) refs(n *yamlpos.Node, to *[]Ref) []string {
 		return nil
 	}
 	var out []string
-	for _, item := range c.some(n) {
+	for _, item := range members(n) {
 		if name := yamlpos.Value(item, "", device.ParseName); name != "" {
 			out = append(out, name)
 			*to = append(*to, Ref{name, item.Pos()})
@@ -217,8 +217,8 @@ func (c *compiler) refs(n *yamlpos.Node, to *[]Ref) []string {
 	return out
 }
 
-// some returns the members of a list that must not be empty, or a value alone.
-func (c *compiler) some(n *yamlpos.Node) []*yamlpos.Node {
+// members returns the members of a list that must not be empty, or a value alone.
+func members(n *yamlpos.Node) []*yamlpos.Node {
 	items := n.OneOrMore()
 	if len(items) == 0 {
 		n.Errorf("", "an empty list")
@@ -232,10 +232,7 @@ func readSome[T any](m *yamlpos.Map, key string, parse func(string) (T, error)) 
 	if n == nil {
 		return nil
 	}
-	if len(n.OneOrMore()) == 0 {
-		n.Errorf("", "an empty list")
-	}
-	return yamlpos.Values(n.OneOrMore(), parse)
+	return yamlpos.Values(members(n), parse)
 }
 
 func (c *compiler) profileNames(n *yamlpos.Node) []string {
@@ -243,7 +240,7 @@ func (c *compiler) profileNames(n *yamlpos.Node) []string {
 		return nil
 	}
 	var out []string
-	for _, item := range c.some(n) {
+	for _, item := range members(n) {
 		name := yamlpos.Value(item, "", word)
 		if name != "" && c.profile(name, item.Pos()) {
 			out = append(out, name)

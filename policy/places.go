@@ -82,16 +82,16 @@ func (c *compiler) readAnswerPart(key string, n *yamlpos.Node) cond {
 			n.Errorf("add geoip: {country: FILE.mmdb}", "no country database is given")
 		}
 		if key == "country" {
-			codes := yamlpos.Values(c.some(n), countryCode)
+			codes := yamlpos.Values(members(n), countryCode)
 			return cond{op: opCountry, words: codes, geo: c.geo, text: "in " + some(codes)}
 		}
-		codes := yamlpos.Values(c.some(n), continentCode)
+		codes := yamlpos.Values(members(n), continentCode)
 		return cond{op: opContinent, words: codes, geo: c.geo, text: "in " + some(codes)}
 	case "asn":
 		if !c.hasASN {
 			n.Errorf("add geoip: {asn: FILE.mmdb}", "no database of autonomous systems is given")
 		}
-		out := cond{op: opASN, geo: c.asn, rare: &rare{numbers: yamlpos.Values(c.some(n), asNumber)}}
+		out := cond{op: opASN, geo: c.asn, rare: &rare{numbers: yamlpos.Values(members(n), asNumber)}}
 		for _, n := range out.rare.numbers {
 			out.words = append(out.words, fmt.Sprintf("AS%d", n))
 		}
@@ -115,7 +115,7 @@ func (c *compiler) readRecord(key string, n *yamlpos.Node) cond {
 	m.Require("regexp")
 	either := cond{op: opAny}
 	if v := m.Node("regexp"); v != nil {
-		for _, re := range yamlpos.Values(c.some(v), wholeText) {
+		for _, re := range yamlpos.Values(members(v), wholeText) {
 			either.kids = append(either.kids, cond{op: opRegexp, text: "like " + inner(re), rare: &rare{re: re}})
 		}
 	}

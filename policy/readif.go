@@ -57,14 +57,14 @@ func (c *compiler) readCondition(key string, n *yamlpos.Node) cond {
 		s := yamlpos.Value(n, device.Strong, strength)
 		return cond{op: opIdentity, strength: s, text: "at least " + s.String()}
 	case "kind":
-		kinds := yamlpos.Values(c.some(n), kind)
+		kinds := yamlpos.Values(members(n), kind)
 		return cond{op: opKind, kinds: kinds, text: some(kindNames(kinds))}
 	case "posture":
 		return c.readPosture(n)
 	case "network":
 		return c.readSource(n)
 	case "type":
-		types := yamlpos.Values(c.some(n), parseType)
+		types := yamlpos.Values(members(n), parseType)
 		return cond{op: opType, types: types, text: some(typeNames(types))}
 	case "schedule":
 		times := c.readTimes(n)
@@ -84,17 +84,17 @@ func (c *compiler) readWords(key string, n *yamlpos.Node) cond {
 	switch key {
 	case "user", "users":
 		c.policy.personal = append(c.policy.personal, Ref{key, n.Pos()})
-		out = cond{op: opUser, words: yamlpos.Values(c.some(n), yamlpos.Word)}
+		out = cond{op: opUser, words: yamlpos.Values(members(n), yamlpos.Word)}
 	case "platform":
 		c.policy.personal = append(c.policy.personal, Ref{key, n.Pos()})
-		out = cond{op: opPlatform, words: yamlpos.Values(c.some(n), yamlpos.Word)}
+		out = cond{op: opPlatform, words: yamlpos.Values(members(n), yamlpos.Word)}
 	case "listener":
-		out = cond{op: opListener, words: yamlpos.Values(c.some(n), listener)}
+		out = cond{op: opListener, words: yamlpos.Values(members(n), listener)}
 		for _, item := range n.OneOrMore() {
 			c.policy.listeners = append(c.policy.listeners, Ref{item.Text(), item.Pos()})
 		}
 	default:
-		out = cond{op: opTransport, words: yamlpos.Values(c.some(n), transport)}
+		out = cond{op: opTransport, words: yamlpos.Values(members(n), transport)}
 	}
 	out.text = some(out.words)
 	return out
@@ -106,10 +106,10 @@ func (c *compiler) readFlow(n *yamlpos.Node) cond {
 	all := cond{op: opAll}
 	protos, ports := []uint8{0}, []Port{{}}
 	if v := m.Node("protocol"); v != nil {
-		protos = yamlpos.Values(c.some(v), protocol)
+		protos = yamlpos.Values(members(v), protocol)
 	}
 	if v := m.Node("port"); v != nil {
-		ports = yamlpos.Values(c.some(v), portRange)
+		ports = yamlpos.Values(members(v), portRange)
 		if slices.Contains(protos, protoICMP) {
 			v.Errorf("say so in a policy of its own, or with any:", "icmp has no ports")
 		}
@@ -140,7 +140,7 @@ func (c *compiler) readFlow(n *yamlpos.Node) cond {
 // readSeveral reads the members of all and any, a list of mappings.
 func (c *compiler) readSeveral(o op, n *yamlpos.Node) cond {
 	out := cond{op: o}
-	for _, item := range c.some(n) {
+	for _, item := range members(n) {
 		out.kids = append(out.kids, c.readAll(item))
 	}
 	return out.tidy()
@@ -174,29 +174,29 @@ var nameForms = []struct{ key, text string }{{"exact", "being "}, {"suffix", "un
 // readName reads a set of names. Several forms in one mapping are united.
 func (c *compiler) readName(n *yamlpos.Node) cond {
 	if n.Kind != yamlpos.Mapping {
-		return c.inlineNames(c.some(n), "being ", plainName)
+		return c.inlineNames(members(n), "being ", plainName)
 	}
 	m := n.AsMap()
 	either := cond{op: opAny}
 	for _, f := range nameForms {
 		if v := m.Node(f.key); v != nil {
-			either.kids = append(either.kids, c.inlineNames(c.some(v), f.text, nameParsers[f.key]))
+			either.kids = append(either.kids, c.inlineNames(members(v), f.text, nameParsers[f.key]))
 		}
 	}
 	if v := m.Node("regexp"); v != nil {
-		for _, re := range yamlpos.Values(c.some(v), wholeName) {
+		for _, re := range yamlpos.Values(members(v), wholeName) {
 			either.kids = append(either.kids, cond{op: opRegexp, text: "like " + inner(re), rare: &rare{re: re}})
 		}
 	}
 	if v := m.Node("list"); v != nil {
-		for _, item := range c.some(v) {
+		for _, item := range members(v) {
 			if name := yamlpos.Value(item, "", word); name != "" {
 				either.kids = append(either.kids, c.listed(name, item.Pos()))
 			}
 		}
 	}
 	if v := m.Node("category"); v != nil {
-		for _, item := range c.some(v) {
+		for _, item := range members(v) {
 			either.kids = append(either.kids, c.readCategory(item)...)
 		}
 	}
@@ -249,7 +249,7 @@ func (c *compiler) readNetworks(n *yamlpos.Node, o op, lists bool) cond {
 	either := cond{op: opAny}
 	var b match.NetworksBuilder
 	var shown []string
-	for _, item := range c.some(n) {
+	for _, item := range members(n) {
 		text := item.Text()
 		if lists && c.lists[text] != nil || lists && looksNamed(text) {
 			either.kids = append(either.kids, cond{op: o, nets: c.networks(text, item.Pos()), text: "in list " + text})

@@ -104,7 +104,7 @@ func (c *compiler) readSchedule(n *yamlpos.Node) *schedule {
 		days = c.readDays(v)
 	}
 	if v := m.Node("hours"); v != nil {
-		hours = yamlpos.Values(c.some(v), hoursOf)
+		hours = yamlpos.Values(members(v), hoursOf)
 	}
 	m.Done()
 	s.spans = weekly(days, hours)
@@ -113,7 +113,7 @@ func (c *compiler) readSchedule(n *yamlpos.Node) *schedule {
 }
 
 func (c *compiler) readDays(n *yamlpos.Node) (days [7]bool) {
-	for _, d := range yamlpos.Values(c.some(n), daysOf) {
+	for _, d := range yamlpos.Values(members(n), daysOf) {
 		for i := d.from; ; i = (i + 1) % 7 {
 			days[i] = true
 			if i == d.to {
@@ -221,7 +221,7 @@ func (c *compiler) readTimes(n *yamlpos.Node) (out []*schedule) {
 	if n.Kind == yamlpos.Mapping {
 		return []*schedule{c.readSchedule(n)}
 	}
-	for _, item := range c.some(n) {
+	for _, item := range members(n) {
 		name := yamlpos.Value(item, "", word)
 		if name == "" {
 			continue

@@ -18,17 +18,7 @@ type shape map[string]any
 // knows; what is beyond it, such as whether a list that is named is there, only
 // the parser tells.
 func Schema() []byte {
-	file := object(map[string]any{
-		"lists":      named(listShape()),
-		"categories": named(some1(word1())),
-		"schedules":  named(ref("schedule")),
-		"geoip":      filled(object(map[string]any{"country": word1(), "asn": word1()})),
-		"postures":   named(postureShape()),
-		"policies":   array(ref("policy")),
-		"defaults":   array(defaultShape()),
-		"default":    oneOf("allow", "block"),
-		"tests":      array(testShape()),
-	})
+	file := object(fileShapes())
 	file["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	file["title"] = "policy file of Starferry"
 	file["$defs"] = shape{
@@ -44,6 +34,23 @@ func Schema() []byte {
 		panic(fmt.Sprintf("the schema is no JSON: %v", err)) // it is made of constants
 	}
 	return append(b, '\n')
+}
+
+// Keys returns the keys that a policy file may have at its top.
+func Keys() []string { return slices.Sorted(maps.Keys(fileShapes())) }
+
+func fileShapes() map[string]any {
+	return map[string]any{
+		"lists":      named(listShape()),
+		"categories": named(some1(word1())),
+		"schedules":  named(ref("schedule")),
+		"geoip":      filled(object(map[string]any{"country": word1(), "asn": word1()})),
+		"postures":   named(postureShape()),
+		"policies":   array(ref("policy")),
+		"defaults":   array(defaultShape()),
+		"default":    oneOf("allow", "block"),
+		"tests":      array(testShape()),
+	}
 }
 
 func ref(def string) shape { return shape{"$ref": "#/$defs/" + def} }

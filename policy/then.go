@@ -10,6 +10,7 @@ import (
 	"github.com/starferry/starferry/device"
 	"github.com/starferry/starferry/internal/rrtype"
 	"github.com/starferry/starferry/internal/yamlpos"
+	"github.com/starferry/starferry/policy/list"
 	"github.com/starferry/starferry/policy/match"
 )
 
@@ -242,7 +243,7 @@ func blockCode(s string) (uint16, error) {
 // ttl parses a time to live of whole seconds, at most a week.
 func ttl(s string) (time.Duration, error) {
 	d, err := yamlpos.Duration(s)
-	if err == nil && (d%time.Second != 0 || d > 7*24*time.Hour) {
+	if err == nil && (d%time.Second != 0 || d > list.MaxTTL) {
 		err = fmt.Errorf("%q is no time to live: want whole seconds, at most a week", s)
 	}
 	return d, err

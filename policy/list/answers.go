@@ -210,7 +210,7 @@ func (a *Answer) add(r *rpzRule) error {
 	} else if err := a.addRecord(&r.data); err != nil {
 		return err
 	}
-	if ttl := min(time.Duration(r.data.ttl.seconds)*time.Second, maxTTL); r.data.ttl.said && (!a.TTLSaid || ttl < a.TTL) {
+	if ttl := min(time.Duration(r.data.ttl.seconds)*time.Second, MaxTTL); r.data.ttl.said && (!a.TTLSaid || ttl < a.TTL) {
 		a.TTL, a.TTLSaid = ttl, true
 	}
 	return nil
@@ -241,8 +241,8 @@ func (a *Answer) addRecord(d *rpzData) error {
 	return nil
 }
 
-// maxTTL bounds how long an answer is kept by who asked, as in policies.
-const maxTTL = 7 * 24 * time.Hour
+// MaxTTL bounds how long an answer is kept by who asked.
+const MaxTTL = 7 * 24 * time.Hour
 
 // MaxTXT is how long the text of a TXT record may be: eight of the strings that
 // it is cut into (RFC 1035, section 3.3.14), which fit an answer over UDP.
