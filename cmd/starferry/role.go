@@ -90,14 +90,16 @@ func (r role) loading(loader *configs.Loader, path string, log *slog.Logger) fun
 	return func() (*configs.Set, error) {
 		loads++
 		set, err := loader.Load(configs.OS, path)
-		if loads > 1 && err != nil {
+		if err == nil || loads == 1 {
+			err = r.unusable(path, set, err)
+		}
+		if err != nil {
 			return nil, err
 		}
-		if err := r.unusable(path, set, err); err != nil || loads > 1 {
-			return set, err
-		}
-		for _, text := range set.Warnings {
-			log.Warn(text)
+		if loads == 1 {
+			for _, text := range set.Warnings {
+				log.Warn(text)
+			}
 		}
 		return set, nil
 	}
