@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"runtime"
-	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -21,7 +19,7 @@ import (
 // so the scheduler is not told of them.
 
 const (
-	lotLen = 64
+	lotLen = 128
 	// batchRead is the longest question that is taken in a batch. Longer ones
 	// come from nodes only, over links, whose sockets are not the kernel's.
 	batchRead = 4096
@@ -49,25 +47,23 @@ type batch struct {
 	sock socket
 	name string
 	in   lot
-	out  lot
-	n    int // of out, to be sent
+	out  *post
 
 	names [lotLen]unix.RawSockaddrInet6 // the longest address
 	oobs  [lotLen][oobLen]byte
 	bufs  [lotLen][batchRead]byte
-	resp  []byte // of out, one after the other
+	resp  []byte // the answers of out, one after the other
 }
 
 func newBatch(s *Server, sock socket, name string) *batch {
-	b := &batch{s: s, sock: sock, name: name, resp: make([]byte, 0, batchWrite)}
+	b := &batch{s: s, sock: sock, name: name, out: newPost(sock), resp: make([]byte, 0, batchWrite)}
 	for i := range lotLen {
 		b.in.iovs[i].Base = &b.bufs[i][0]
 		b.in.iovs[i].SetLen(batchRead)
-		for _, l := range []*lot{&b.in, &b.out} {
-			l.heads[i].hdr.Iov = &l.iovs[i]
-			l.heads[i].hdr.SetIovlen(1)
-			l.heads[i].hdr.Name = (*byte)(unsafe.Pointer(&b.names[i]))
-		}
+		h := &b.in.heads[i].hdr
+		h.Iov = &b.in.iovs[i]
+		h.SetIovlen(1)
+		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
 	}
 	return b
 }
@@ -156,34 +152,20 @@ func (b *batch) answer(fd uintptr, n int, later func(p *packet)) {
 // put adds the answer that begins at start to those to be sent to where the
 // i-th datagram came from.
 func (b *batch) put(i, start int) {
-	iov, h := &b.out.iovs[b.n], &b.out.heads[b.n].hdr
-	iov.Base = &b.resp[start]
-	iov.SetLen(len(b.resp) - start)
-	h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.names[i])), b.in.heads[i].hdr.Namelen
+	var oob []byte
 	if b.sock.wildcard {
-		turn(b.oobs[i][:b.in.heads[i].hdr.Controllen])
-		h.Control, h.Controllen = &b.oobs[i][0], b.in.heads[i].hdr.Controllen
-		if h.Controllen == 0 {
-			h.Control = nil
-		}
+		oob = b.oobs[i][:b.in.heads[i].hdr.Controllen]
+		turn(oob)
 	}
-	b.n++
+	b.out.add(&b.names[i], b.in.heads[i].hdr.Namelen, oob, b.resp[start:])
 }
 
 // flush sends the answers. One that cannot be sent is counted and left out.
 func (b *batch) flush(fd uintptr) {
-	for from := 0; from < b.n; {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out.heads[from])), uintptr(b.n-from), unix.MSG_DONTWAIT, 0, 0)
-		switch {
-		case errno == 0:
-			from += int(n)
-		case errno == unix.EINTR:
-		default:
-			b.s.dropped(b.name, Unsent)
-			from++
-		}
+	for range b.out.send(fd) {
+		b.s.dropped(b.name, Unsent)
 	}
-	b.n, b.resp = 0, b.resp[:0]
+	b.resp = b.resp[:0]
 }
 
 // packet copies the i-th datagram, for those who take longer.
@@ -207,109 +189,6 @@ func (b *batch) packet(i int, req []byte, c *Client) *packet {
 type rawAddr struct {
 	name unix.RawSockaddrInet6
 	len  uint32
-}
-
-// An outbox sends the answers of workers, as many as there are at a time.
-type outbox struct {
-	mu      sync.Mutex
-	waiting []answered
-	sending bool
-
-	raw   syscall.RawConn
-	lot   lot // is only touched by who sends
-	batch []answered
-}
-
-// An answered is an answer with the question's datagram.
-type answered struct {
-	p    *packet
-	resp []byte
-	done func(p *packet)
-}
-
-// newOutbox returns one for a kernel's socket, nil for others.
-func newOutbox(sock socket) *outbox {
-	if sock.kernel == nil {
-		return nil
-	}
-	raw, err := sock.kernel.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	return &outbox{raw: raw}
-}
-
-// put sends an answer, or leaves that to somebody who is about to send. Whoever
-// sends lets all others who are ready to run go first: what they have to say
-// goes along. done is called when the packet is not needed any more.
-func (o *outbox) put(s *Server, name string, a answered) {
-	o.mu.Lock()
-	o.waiting = append(o.waiting, a)
-	mine := !o.sending
-	o.sending = true
-	o.mu.Unlock()
-	if !mine {
-		return
-	}
-	runtime.Gosched()
-	for {
-		o.mu.Lock()
-		o.batch, o.waiting = o.waiting, o.batch[:0]
-		if len(o.batch) == 0 {
-			o.sending = false
-			o.mu.Unlock()
-			return
-		}
-		o.mu.Unlock()
-		o.send(s, name)
-	}
-}
-
-// send sends the batch. One that cannot be sent is counted and left out.
-func (o *outbox) send(s *Server, name string) {
-	for rest := o.batch; len(rest) > 0; {
-		n := min(len(rest), lotLen)
-		for i, a := range rest[:n] {
-			o.fill(i, a)
-		}
-		sent := 0
-		err := o.raw.Write(func(fd uintptr) bool {
-			for sent < n {
-				k, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&o.lot.heads[sent])), uintptr(n-sent), unix.MSG_DONTWAIT, 0, 0)
-				switch {
-				case errno == 0:
-					sent += int(k)
-				case errno == unix.EINTR:
-				default:
-					s.dropped(name, Unsent)
-					sent++
-				}
-			}
-			return true
-		})
-		for _, a := range rest[:n] {
-			if err != nil { // the socket is closed
-				s.dropped(name, Unsent)
-			}
-			a.done(a.p)
-		}
-		rest = rest[n:]
-	}
-}
-
-func (o *outbox) fill(i int, a answered) {
-	iov, h := &o.lot.iovs[i], &o.lot.heads[i].hdr
-	iov.Base = &a.resp[0]
-	iov.SetLen(len(a.resp))
-	h.Iov = iov
-	h.SetIovlen(1)
-	h.Name, h.Namelen = (*byte)(unsafe.Pointer(&a.p.raw.name)), a.p.raw.len
-	h.Control, h.Controllen = nil, 0
-	if a.p.oobn > 0 {
-		turn(a.p.oob[:a.p.oobn])
-		h.Control = &a.p.oob[0]
-		h.SetControllen(a.p.oobn)
-	}
 }
 
 // addrOf reads a peer's address, IPv4 always in its short form.

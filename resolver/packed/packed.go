@@ -173,8 +173,7 @@ func (c *Cache[N]) Put(scope uint32, q *wire.Question, e *Entry[N]) {
 	hash := c.hash(e.key, lower)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.grow()
-	t := c.table.Load()
+	t := c.roomy(hash, e)
 	s, tag := t.at(hash)
 	c.displace(s, c.place(s, e), tag, e, e)
 	for tries := 0; c.bytes.Load() > c.limit && tries < t.places(); tries++ {
@@ -186,13 +185,33 @@ func (c *Cache[N]) Put(scope uint32, q *wire.Question, e *Entry[N]) {
 	}
 }
 
-// grow makes a table twice as large of one that is half full: what is looked up
-// shall lie close together, and few places of few keys be taken.
-func (c *Cache[N]) grow() {
-	old := c.table.Load()
-	if len(old.sets) >= c.most || int(c.entries.Load()) < old.places()/2 {
-		return
+// roomy returns a table for one more entry, e, with this hash. One that is half
+// full is doubled, and one that is a quarter full if a good entry would have to
+// give way: what is looked up shall lie close together, and what is good stay.
+func (c *Cache[N]) roomy(hash uint64, e *Entry[N]) *table[N] {
+	t := c.table.Load()
+	for len(t.sets) < c.most {
+		n := int(c.entries.Load())
+		if s, _ := t.at(hash); n < t.places()/4 || n < t.places()/2 && c.fits(s, e) {
+			break
+		}
+		t = c.doubled(t)
+		c.table.Store(t)
 	}
+	return t
+}
+
+// fits reports whether no good entry has to give way to e in its set.
+func (c *Cache[N]) fits(s *set[N], e *Entry[N]) bool {
+	for i := range s.places {
+		if old := s.places[i].Load(); old == nil || !e.Stored.Before(old.Expiry) || old.same(e) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Cache[N]) doubled(old *table[N]) *table[N] {
 	t := &table[N]{make([]set[N], 2*len(old.sets))}
 	var buf [256]byte
 	for i := range old.sets {
@@ -203,7 +222,7 @@ func (c *Cache[N]) grow() {
 			}
 		}
 	}
-	c.table.Store(t)
+	return t
 }
 
 // displace replaces what is in a place to make room for e.

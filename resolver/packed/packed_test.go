@@ -118,6 +118,23 @@ func TestGrowing(t *testing.T) {
 	}
 }
 
+// As long as the table may grow, good answers do not give way to others that happen
+// to fall together with them.
+func TestNothingGivesWayWhileThereIsRoom(t *testing.T) {
+	now := time.Unix(0, 0)
+	c := New[int](64 << 20)
+	const n = 14000 // not quite half of a table's places
+	for i := range n {
+		c.Put(1, question(fmt.Sprint(i)), entry(i, now, time.Hour))
+	}
+	if lost := c.Displaced.Load(); lost > n/1000 {
+		t.Errorf("%d of %d were displaced", lost, n)
+	}
+	if places := c.table.Load().places(); places > 8*n {
+		t.Errorf("%d places", places)
+	}
+}
+
 // FuzzModel holds the table to a map: what it finds is what was put last, and it
 // is never larger than it may be. It may forget.
 func FuzzModel(f *testing.F) {
