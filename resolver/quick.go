@@ -73,14 +73,14 @@ func (g *Gateway) Fast(c *listen.Client, q *wire.Question, out []byte) (resp []b
 	if e == nil || e.Epoch != 0 && e.Epoch != g.epoch() {
 		return out, false
 	}
-	if q.End+len(e.Answer.Msg)-e.Answer.Body+len(e.Why.Text)+32 > q.Size {
+	if q.End+len(e.Answer.Msg)-e.Answer.Body+len(e.Answer.Why.Text)+32 > q.Size {
 		return out, false // it has to be cut
 	}
 	g.Quick.Hits.Add(1)
 	g.used(e, now)
 	start := len(out)
 	out = e.Answer.Append(out, q, wire.Span{Age: age(now.Sub(e.Stored)), Least: e.Note.least, Most: e.Note.most})
-	out = wire.AppendOPT(out, start, q, e.Rcode, &e.Why)
+	out = wire.AppendOPT(out, start, q, e.Answer.Rcode, &e.Answer.Why)
 	g.again(e, c, p, now, q, out[start:])
 	return out, true
 }
@@ -132,7 +132,7 @@ func (a *asking) keep(o *outcome, resp []byte) {
 	if a.upstream != nil && !a.kept {
 		return // many names are asked for once
 	}
-	e := &packed.Entry[memo]{Stored: a.now, Rcode: o.rcode, Why: wire.Explanation{Given: o.ede, Code: o.code, Text: shorten(o.text, edeText)}}
+	e := &packed.Entry[memo]{Stored: a.now}
 	if o.reply != nil {
 		e.Answer, e.Stored = *o.reply.Answer, a.now.Add(-time.Duration(o.reply.Age)*time.Second)
 		e.Note.least, e.Note.most = o.span.Least, o.span.Most
@@ -150,6 +150,7 @@ func (a *asking) keep(o *outcome, resp []byte) {
 	if !e.Expiry.After(a.now) {
 		return
 	}
+	e.Answer.Rcode, e.Answer.Why = o.rcode, wire.Explanation{Given: o.ede, Code: o.code, Text: shorten(o.text, edeText)}
 	if o.action == Steered {
 		if e.Epoch = a.epoch; e.Epoch == 0 {
 			return

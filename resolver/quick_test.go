@@ -10,12 +10,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/miekg/dns"
 
 	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/resolver/cache"
 	"github.com/starferry/starferry/resolver/listen"
+	"github.com/starferry/starferry/resolver/packed"
 	"github.com/starferry/starferry/resolver/wire"
 )
 
@@ -325,4 +327,13 @@ func TestStaleAnswersAreRepeatedForAMoment(t *testing.T) {
 			t.Error("a stale answer is given again for longer")
 		}
 	})
+}
+
+// The heads of entries, which looking up reads, each lie in one line of the
+// processor's cache if the size that Go takes for an entry is whole lines.
+func TestEntriesAreWholeLines(t *testing.T) {
+	const class = 384 // of runtime/sizeclasses.go; the next one is 416
+	if n := unsafe.Sizeof(packed.Entry[memo]{}); n > class || n <= 352 {
+		t.Errorf("%d bytes, for which Go takes no %d", n, class)
+	}
 }

@@ -38,8 +38,9 @@ var structures = []struct {
 	{"trie of labels, a Go map at each node", buildTrie},
 }
 
-// lists prints the figures of the list, and returns those of all structures.
-func lists(m *meter, names int) ([]row, error) {
+// lists returns what is measured of all structures. The figures are those of the
+// list; table takes what is to be shown of all.
+func lists(names int, table func([]row)) (measured, error) {
 	text, hits, misses := randomNames(names)
 	var rows []row
 	var works []func(i int)
@@ -47,27 +48,28 @@ func lists(m *meter, names int) ([]row, error) {
 		began := spent()
 		built, resident, peak, err := size(func() (structure, error) { return s.build(text) })
 		if err != nil {
-			return nil, err
+			return measured{}, err
 		}
 		rows = append(rows, row{name: s.name, bytes: resident / float64(names), peak: peak, build: spent() - began})
 		for want, asked := range map[bool][]string{true: hits, false: misses} {
 			for _, name := range asked {
 				if built.covers(name) != want {
-					return nil, fmt.Errorf("%s: %s is covered: %v", s.name, name, !want)
+					return measured{}, fmt.Errorf("%s: %s is covered: %v", s.name, name, !want)
 				}
 			}
 		}
 		works = append(works, ask(built, hits), ask(built, misses))
 	}
-	t := m.times(works...)
-	for i := range rows {
-		rows[i].hit, rows[i].miss = t[2*i], t[2*i+1]
-	}
-	figure("list_bytes_per_name", rows[0].bytes, "bytes")
-	figure("list_lookup_hit", rows[0].hit, "ns")
-	figure("list_lookup_miss", rows[0].miss, "ns")
-	figure("list_build_peak", rows[0].peak, "x")
-	return rows, nil
+	return measured{works, func(t []float64) {
+		for i := range rows {
+			rows[i].hit, rows[i].miss = t[2*i], t[2*i+1]
+		}
+		figure("list_bytes_per_name", rows[0].bytes, "bytes")
+		figure("list_lookup_hit", rows[0].hit, "ns")
+		figure("list_lookup_miss", rows[0].miss, "ns")
+		figure("list_build_peak", rows[0].peak, "x")
+		table(rows)
+	}}, nil
 }
 
 func ask(s structure, names []string) func(i int) {

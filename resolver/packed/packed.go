@@ -31,8 +31,6 @@ type Entry[N any] struct {
 	Uses    atomic.Uint32
 
 	Answer wire.Answer
-	Why    wire.Explanation // for askers with EDNS
-	Rcode  int
 	Note   N // what the owner wants to know of it
 	Epoch  uint64
 	Stored time.Time
@@ -142,10 +140,11 @@ func (c *Cache[N]) Lookup(scope uint32, q *wire.Question, now time.Time) *Entry[
 }
 
 func (c *Cache[N]) lookup(k key, lower []byte, now time.Time) *Entry[N] {
+	age := now.Sub(c.made)
 	s, tag := c.table.Load().at(c.hash(k, lower))
 	for found := s.tagged(tag); found != 0; found &= found - 1 {
 		e := s.places[first(found)].Load()
-		if e == nil || e.key != k || !e.named(lower) || now.Sub(c.made) >= e.until {
+		if e == nil || e.key != k || !e.named(lower) || age >= e.until {
 			continue
 		}
 		if !e.used.Load() {
@@ -157,7 +156,7 @@ func (c *Cache[N]) lookup(k key, lower []byte, now time.Time) *Entry[N] {
 }
 
 func (e *Entry[N]) size() int64 {
-	return overhead + int64(cap(e.Answer.Msg)+len(e.Answer.TTLs)+len(e.rest)+len(e.Why.Text))
+	return overhead + int64(cap(e.Answer.Msg)+len(e.Answer.TTLs)+len(e.rest)+len(e.Answer.Why.Text))
 }
 
 // Put keeps an answer to a question for a scope. The entry is the cache's from
