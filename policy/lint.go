@@ -22,6 +22,7 @@ const (
 	AllOfLists     Flaw = "all of lists"
 	Shadowed       Flaw = "shadowed"
 	BelowAnswer    Flaw = "below an answer"
+	Unasked        Flaw = "not asked"
 	DeadBranch     Flaw = "dead branch"
 	UseContradicts Flaw = "use contradicted"
 )
@@ -86,6 +87,7 @@ func (l *linter) look(i int) {
 	if !l.never(want{r.when, Yes}) {
 		l.shadowed(i)
 		l.belowAnswer(i)
+		l.unasked(i)
 	}
 }
 

@@ -115,6 +115,8 @@ func checkExample(t *testing.T, p *policy.Policy, f *policy.Finding, src string)
 		ok = truth == policy.Yes && slices.Contains(f.By, by)
 	case policy.BelowAnswer:
 		ok = d.NeedAnswer
+	case policy.Unasked:
+		ok = by == f.Policy && truth == policy.Yes && f.Query.Flow != nil
 	case policy.NeverTrue:
 		ok = by != f.Policy || truth == policy.Yes
 	case policy.AnyNegations:

@@ -236,6 +236,14 @@ var lints = []struct{ policies, want string }{
   - {name: q, if: {name: {suffix: free.example}}, then: allow}`, ""},
 	{`{name: q, if: {name: {suffix: secret.example}}, then: block}
   - {name: p, if: {answer: {country: CN}}, then: {steer: hong-kong}}`, ""},
+	{`{name: p, if: {flow: {port: 22}, answer: {country: CN}}, then: block}
+  - {name: q, if: {name: {suffix: a.example}}, then: {steer: hong-kong}}`, `policy.yaml:20:5: policy p: is true of no flow to names that q below it, in line 21, steers: it decides by the name, so that nothing is asked upstream and no address is known
+    example: a flow to a.example tcp/22, by somebody (wireguard), answer in CN: block refused by policy p; and as it is, with no address known: steer hong-kong by policy q
+    put a policy on the answer above q that steers such names with the ports they shall have`},
+	{`{name: p, if: {flow: {port: 22}, answer: {country: CN}}, then: block}
+  - {name: q, if: {name: {suffix: a.example}, answer: {continent: AS}}, then: {steer: hong-kong}}`, ""},
+	{`{name: p, if: {flow: {port: 22}, answer: {country: CN}}, then: block}
+  - {name: q, if: {name: {suffix: a.example}}, then: {steer: hong-kong, ports: [tcp/443]}}`, ""},
 	{`{name: p, if: {all: [{user: alice}, {user: bob}]}, then: allow}`, `policy.yaml:20:5: policy p: never true: all of (user alice, user bob)
     example: www.example.com A, by somebody of user alice (wireguard): block refused by policy default`},
 	{`{name: p, if: {all: [{user: alice}, {not: {user: [alice, bob]}}]}, then: allow}`, "never true"},
