@@ -28,11 +28,10 @@ const (
 	batchWrite = lotLen * 1400
 )
 
-// A mmsghdr is the kernel's struct of that name.
+// A mmsghdr is the kernel's struct of that name; its end is padded as C does it.
 type mmsghdr struct {
 	hdr unix.Msghdr
 	len uint32
-	_   [4]byte
 }
 
 // A lot is what one system call moves.

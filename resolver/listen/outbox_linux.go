@@ -71,11 +71,14 @@ func (o *outbox) send(s *Server, name string) {
 			turn(oob)
 			o.post.add(&a.p.raw.name, a.p.raw.len, oob, a.resp)
 		}
-		unsent := n // unless the socket is open
-		_ = o.raw.Write(func(fd uintptr) bool {
+		var unsent int
+		err := o.raw.Write(func(fd uintptr) bool {
 			unsent = o.post.send(fd)
 			return true
 		})
+		if err != nil { // the socket is closed
+			unsent = o.post.discard()
+		}
 		for range unsent {
 			s.dropped(name, Unsent)
 		}

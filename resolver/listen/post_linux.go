@@ -94,8 +94,14 @@ func (p *post) send(fd uintptr) (unsent int) {
 			from++
 		}
 	}
-	p.n = 0
+	p.discard()
 	return unsent
+}
+
+// discard forgets what was added and returns how many answers that were.
+func (p *post) discard() (n int) {
+	n, p.n = p.n, 0
+	return n
 }
 
 // sendEach sends each part of a message that could not be sent as one.

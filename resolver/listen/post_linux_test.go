@@ -24,9 +24,9 @@ type postbox struct {
 	post  *post
 }
 
-func newPostbox(t *testing.T, listen, peers string) *postbox {
+func newPostbox(t *testing.T, listen string, peers []*net.UDPConn) *postbox {
 	t.Helper()
-	b := &postbox{t: t}
+	b := &postbox{t: t, peers: peers, want: make([][]string, len(peers))}
 	pc, err := net.ListenPacket("udp", listen)
 	if err != nil {
 		t.Skipf("this machine cannot listen: %v", err)
@@ -35,18 +35,23 @@ func newPostbox(t *testing.T, listen, peers string) *postbox {
 	if b.sock, err = open(pc); err != nil {
 		t.Fatal(err)
 	}
+	b.post = newPost(b.sock)
+	return b
+}
+
+// newPeers returns sockets at an address.
+func newPeers(t *testing.T, at string) (peers []*net.UDPConn) {
+	t.Helper()
 	for range 5 {
-		peer, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(peers)))
+		peer, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at)))
 		if err != nil {
 			t.Skipf("this machine cannot listen: %v", err)
 		}
 		t.Cleanup(func() { peer.Close() })
 		_ = peer.SetReadBuffer(1 << 20)
-		b.peers = append(b.peers, peer)
+		peers = append(peers, peer)
 	}
-	b.want = make([][]string, len(b.peers))
-	b.post = newPost(b.sock)
-	return b
+	return peers
 }
 
 // add adds an answer of so many bytes, that no other is like, for a peer.
@@ -109,7 +114,7 @@ func rawOf(a netip.AddrPort) (r rawAddr) {
 func TestPost(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(at, func(t *testing.T) {
-			b := newPostbox(t, at, at)
+			b := newPostbox(t, at, newPeers(t, at))
 			r := rand.New(rand.NewPCG(1, 2))
 			for round := range 300 {
 				sizes := []int{40 + r.IntN(20), 40 + r.IntN(20), maxSegment - r.IntN(2), maxSegment + r.IntN(2)}[:1+r.IntN(4)]
@@ -128,7 +133,7 @@ func TestPost(t *testing.T) {
 
 // Answers of one length to one peer are one message, and one shorter may end it.
 func TestPostJoins(t *testing.T) {
-	b := newPostbox(t, "127.0.0.1:0", "127.0.0.1:0")
+	b := newPostbox(t, "127.0.0.1:0", newPeers(t, "127.0.0.1:0"))
 	if !b.post.joins {
 		t.Skip("this kernel has no UDP_SEGMENT")
 	}
@@ -147,7 +152,7 @@ func TestPostJoins(t *testing.T) {
 
 // What the kernel does not take joined is sent one by one.
 func TestPostApart(t *testing.T) {
-	b := newPostbox(t, "127.0.0.1:0", "127.0.0.1:0")
+	b := newPostbox(t, "127.0.0.1:0", newPeers(t, "127.0.0.1:0"))
 	raw, err := b.sock.kernel.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +175,7 @@ func TestPostApart(t *testing.T) {
 
 // An answer that cannot be sent is counted, and takes no other with it.
 func TestPostUnsent(t *testing.T) {
-	b := newPostbox(t, "127.0.0.1:0", "127.0.0.1:0")
+	b := newPostbox(t, "127.0.0.1:0", newPeers(t, "127.0.0.1:0"))
 	nowhere := rawOf(netip.MustParseAddrPort("[::1]:9"))
 	for i := range 3 {
 		b.add(0, i, 50)
@@ -218,8 +223,36 @@ func TestPostsOfSeveralAddresses(t *testing.T) {
 	}
 }
 
+// Answers that come to an outbox whose socket is closed are counted and given up,
+// however many.
+func TestOutboxOfClosedSocket(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Skipf("this machine cannot listen: %v", err)
+	}
+	sock, err := open(pc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := newOutbox(sock)
+	pc.Close()
+	const n = 2*lotLen + 1
+	unsent, done := 0, 0
+	s := &Server{Dropped: func(_, why string) {
+		if why == Unsent {
+			unsent++
+		}
+	}}
+	for range n {
+		o.put(s, "", answered{new(packet), make([]byte, 50), func(*packet) { done++ }})
+	}
+	if unsent != n || done != n {
+		t.Errorf("of %d answers %d were counted and %d given up", n, unsent, done)
+	}
+}
+
 func TestPostAllocatesNothing(t *testing.T) {
-	b := newPostbox(t, "127.0.0.1:0", "127.0.0.1:0")
+	b := newPostbox(t, "127.0.0.1:0", newPeers(t, "127.0.0.1:0"))
 	raw, err := b.sock.kernel.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
