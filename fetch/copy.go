@@ -16,14 +16,13 @@ import (
 
 // A record is what is known of a copy, kept beside it.
 type record struct {
-	URL          string    `json:"url"`
-	ETag         string    `json:"etag,omitempty"`
-	LastModified string    `json:"last_modified,omitempty"`
-	Sum          string    `json:"sha256"`
-	How          string    `json:"how"` // the entries were counted
-	Entries      int       `json:"entries"`
-	Changed      time.Time `json:"changed"`
-	Checked      time.Time `json:"checked"`
+	URL          string         `json:"url"`
+	ETag         string         `json:"etag,omitempty"`
+	LastModified string         `json:"last_modified,omitempty"`
+	Sum          string         `json:"sha256"`
+	Counts       map[string]int `json:"counts"` // of entries, by how the text is read
+	Changed      time.Time      `json:"changed"`
+	Checked      time.Time      `json:"checked"`
 }
 
 // how says how a list is read: read otherwise, its text has other entries.
@@ -55,22 +54,32 @@ func Copy(dir, url string) string { return file(dir, url, ".list") }
 // find returns the record of the copy that lies on disk: an empty one if there
 // is no copy, or none of what is wanted. One that does not fit the copy's text,
 // since something broke off between the two, is good for the text alone.
-func (f *Fetcher) find(d policy.Download) record {
-	sum, err := sumOf(f.Path(d.URL))
-	if err != nil || d.Sum != nil && *d.Sum != sum {
+func (f *Fetcher) find(h *held) record {
+	sum, err := sumOf(f.Path(h.url))
+	if err != nil || h.pinned(sum) != nil {
 		return record{}
 	}
 	text := hex.EncodeToString(sum[:])
 	var r record
-	b, err := os.ReadFile(f.file(d.URL, ".json"))
-	if err == nil && json.Unmarshal(b, &r) == nil && r.URL == d.URL && r.Sum == text && r.How == how(d.Source) && !r.Checked.After(time.Now()) {
+	b, err := os.ReadFile(f.file(h.url, ".json"))
+	if err == nil && json.Unmarshal(b, &r) == nil && r.URL == h.url && r.Sum == text && r.counted(h.lists) && !r.Checked.After(time.Now()) {
 		return r
 	}
-	entries, err := count(d.Source, f.Path(d.URL))
+	counts, err := h.counts(f.Path(h.url))
 	if err != nil {
 		return record{}
 	}
-	return record{URL: d.URL, Sum: text, How: how(d.Source), Entries: entries}
+	return record{URL: h.url, Sum: text, Counts: counts}
+}
+
+// counted reports whether the entries of all the lists are known.
+func (r *record) counted(lists []policy.Download) bool {
+	for _, d := range lists {
+		if _, ok := r.Counts[how(d.Source)]; !ok {
+			return false
+		}
+	}
+	return true
 }
 
 func sumOf(path string) (sum list.Sum, err error) {

@@ -25,6 +25,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -95,9 +96,11 @@ type Status struct {
 	Err       string    // what went wrong last; empty after a success
 }
 
-// A held is a list with the copy that there is of it.
+// A held is a text with the copy that there is of it. Several lists can be made
+// of one, as of a zone those of its actions.
 type held struct {
-	policy.Download
+	url      string
+	lists    []policy.Download
 	copy     record
 	next     time.Time
 	failures int
@@ -112,19 +115,23 @@ func (f *Fetcher) Set(lists []policy.Download) {
 	old := f.copies
 	f.copies, f.order = map[string]*held{}, nil
 	for _, d := range lists {
-		if f.copies[d.URL] != nil {
-			continue // two lists of one text
+		h := f.copies[d.URL]
+		if h == nil {
+			h = &held{url: d.URL}
+			f.copies[d.URL] = h
+			f.order = append(f.order, d.URL)
 		}
-		h := &held{Download: d}
-		if was := old[d.URL]; was != nil && samePin(was.Sum, d.Sum) && how(was.Source) == how(d.Source) && was.Refresh == d.Refresh {
+		h.lists = append(h.lists, d)
+	}
+	for url, h := range f.copies {
+		if was := old[url]; was != nil && slices.EqualFunc(was.lists, h.lists, isKeptAs) {
+			all := h.lists
 			*h = *was
-			h.Download = d
-		} else {
-			h.copy = f.find(d)
-			h.next = h.copy.Checked.Add(d.Refresh)
+			h.lists = all
+			continue
 		}
-		f.copies[d.URL] = h
-		f.order = append(f.order, d.URL)
+		h.copy = f.find(h)
+		h.next = h.copy.Checked.Add(h.refresh())
 	}
 	select {
 	case f.changed <- struct{}{}:
@@ -132,7 +139,25 @@ func (f *Fetcher) Set(lists []policy.Download) {
 	}
 }
 
+// isKeptAs reports whether two lists of one text ask the same of its copy.
+func isKeptAs(a, b policy.Download) bool {
+	return samePin(a.Sum, b.Sum) && how(a.Source) == how(b.Source) && a.Refresh == b.Refresh
+}
+
 func samePin(a, b *list.Sum) bool { return a == b || a != nil && b != nil && *a == *b }
+
+// name returns what the text is called in messages.
+func (h *held) name() string { return h.lists[0].Source.Name }
+
+// refresh returns how often a newer text is looked for: as often as the list
+// wants it that wants it most.
+func (h *held) refresh() time.Duration {
+	every := h.lists[0].Refresh
+	for _, d := range h.lists {
+		every = min(every, d.Refresh)
+	}
+	return every
+}
 
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
@@ -165,18 +190,21 @@ func (f *Fetcher) Open(url string) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("no copy of %s yet: %w", url, fs.ErrNotExist)
 }
 
-// Status returns how each list stands, in the order in which they were set.
+// Status returns how each list stands, in the order in which they were set; those
+// of one text together.
 func (f *Fetcher) Status() []Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []Status
 	for _, url := range f.order {
 		h := f.copies[url]
-		s := Status{h.Source.Name, url, h.copy.Entries, h.copy.Changed, h.copy.Checked, h.next, ""}
-		if h.err != nil {
-			s.Err = h.err.Error()
+		for _, d := range h.lists {
+			s := Status{d.Source.Name, url, h.copy.Counts[how(d.Source)], h.copy.Changed, h.copy.Checked, h.next, ""}
+			if h.err != nil {
+				s.Err = h.err.Error()
+			}
+			out = append(out, s)
 		}
-		out = append(out, s)
 	}
 	return out
 }
@@ -188,7 +216,7 @@ func (f *Fetcher) Missing(ctx context.Context) error {
 	var errs []error
 	for _, h := range f.which(func(h *held) bool { return !h.copy.have() }) {
 		if err := f.renew(ctx, h, nil); err != nil {
-			errs = append(errs, fmt.Errorf("list %s: %w", h.Source.Name, err))
+			errs = append(errs, fmt.Errorf("list %s: %w", h.name(), err))
 		}
 	}
 	return errors.Join(errs...)
@@ -218,7 +246,7 @@ func (f *Fetcher) due(ctx context.Context) {
 			return
 		}
 		if err := f.renew(ctx, h, f.cfg.Apply); err != nil && ctx.Err() == nil {
-			f.cfg.Log.Warn("a list could not be renewed, the old one stays", "list", h.Source.Name, "url", h.URL, "err", err)
+			f.cfg.Log.Warn("a list could not be renewed, the old one stays", "list", h.name(), "url", h.url, "err", err)
 		}
 	}
 }

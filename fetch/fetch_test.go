@@ -357,6 +357,52 @@ func TestPin(t *testing.T) {
 	})
 }
 
+// Of several lists of one text, each has its say of it: what it is pinned to, how
+// many of its own entries may go, and how often it is looked for.
+func TestListsOfOneText(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*policy.Download)
+		text   string
+		want   string // empty: it is taken
+		at     time.Duration
+	}{
+		"pinned": {func(d *policy.Download) {
+			sum := list.Sum(sha256.Sum256([]byte("ads.test CNAME .\nspy.test CNAME rpz-drop.\n")))
+			d.Sum = &sum
+		}, "ads.test CNAME .\nspy.test CNAME rpz-drop.\nnew.test CNAME .\n", "list dropped: its SHA-256 sum is ", 6 * time.Hour},
+		"shrunk":  {func(*policy.Download) {}, "ads.test CNAME .\nother.test CNAME .\n", "list dropped: it shrank from 1 entries to 0", 6 * time.Hour},
+		"smaller": {func(d *policy.Download) { d.MaxShrink = 100 }, "ads.test CNAME .\nother.test CNAME .\n", "", 6 * time.Hour},
+		"sooner":  {func(d *policy.Download) { d.Refresh = time.Hour }, "ads.test CNAME .\nspy.test CNAME rpz-drop.\nnew.test CNAME .\n", "", time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, t.TempDir())
+				old := "ads.test CNAME .\nspy.test CNAME rpz-drop.\n"
+				w.text = old
+				all, dropped := plain("all"), plain("dropped")
+				all.Source.Format, all.Source.Select = "rpz", []string{"nxdomain"}
+				dropped.Source.Format, dropped.Source.Select = "rpz", []string{"drop"}
+				tt.change(&dropped)
+				w.Set([]policy.Download{all, dropped})
+				w.run(t, time.Minute)
+				if s := w.Status(); len(s) != 2 || s[0].Name != "all" || s[0].Entries != 1 || s[1].Name != "dropped" || s[1].Entries != 1 || s[1].Next.Sub(w.began) != tt.at {
+					t.Errorf("%+v", s)
+				}
+				w.set(func() { w.text = tt.text })
+				w.run(t, 6*time.Hour)
+				want := tt.text
+				if tt.want != "" {
+					want = old
+				}
+				if s := w.Status()[1]; !strings.Contains(s.Err, tt.want) || tt.want == "" && s.Err != "" {
+					t.Errorf("%+v, want %q", s, tt.want)
+				}
+				w.copyIs(t, want)
+			})
+		})
+	}
+}
+
 // Nobody but the publisher, who has a certificate, is heard.
 func TestStrangers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -407,7 +453,7 @@ func TestOthersAreThere(t *testing.T) {
 			return nil
 		}
 		w.Set([]policy.Download{plain("l"), other, plain("twice")})
-		if err := w.Missing(t.Context()); err != nil || len(w.Status()) != 2 {
+		if err := w.Missing(t.Context()); err != nil || len(w.Status()) != 3 {
 			t.Fatal(err, w.Status())
 		}
 		w.set(func() { w.text += "more.test\n" })

@@ -11,9 +11,12 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/starferry/starferry/policy"
 )
 
 // The bounds of a download.
@@ -61,7 +64,7 @@ func (f *Fetcher) client() *http.Client {
 func (f *Fetcher) get(ctx context.Context, h *held) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url, nil)
 	if err != nil {
 		return answer{}, err
 	}
@@ -120,12 +123,11 @@ func (f *Fetcher) save(resp *http.Response, h *held) (answer, error) {
 		return answer{}, err
 	}
 	got := answer{file: out.Name(), size: n, record: record{
-		URL:          h.URL,
+		URL:          h.url,
 		ETag:         resp.Header.Get("ETag"),
 		LastModified: resp.Header.Get("Last-Modified"),
 		Sum:          hex.EncodeToString(sum.Sum(nil)),
-		How:          how(h.Source),
-		Entries:      h.copy.Entries,
+		Counts:       h.copy.Counts,
 		Changed:      time.Now(),
 	}}
 	if got.record.Sum == h.copy.Sum { // a publisher that does not tell what is new
@@ -142,7 +144,7 @@ func (f *Fetcher) judge(resp *http.Response, h *held, size int64, head []byte) e
 		return refusal{fmt.Errorf("more than %d bytes", f.cfg.MaxSize)}
 	case resp.ContentLength >= 0 && !resp.Uncompressed && size != resp.ContentLength:
 		return io.ErrUnexpectedEOF
-	case h.Source.Format == "mmdb":
+	case slices.ContainsFunc(h.lists, func(d policy.Download) bool { return d.Source.Format == "mmdb" }):
 		return nil
 	case strings.HasPrefix(typ, "text/html"):
 		return refusal{errors.New("a page (HTML) in place of a list")}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/starferry/starferry/policy"
 	"github.com/starferry/starferry/policy/list"
 )
 
@@ -27,7 +28,7 @@ func (f *Fetcher) renew(ctx context.Context, h held, apply func(list.Opener) err
 	}
 	if err == nil {
 		got.record.Checked = time.Now()
-		err = f.note(h.URL, got.record)
+		err = f.note(h.url, got.record)
 	}
 	f.settle(&h, got, err)
 	return err
@@ -40,7 +41,7 @@ func (f *Fetcher) take(h *held, got *answer, apply func(list.Opener) error) erro
 	}
 	if apply != nil {
 		err := apply(func(url string) (io.ReadCloser, error) {
-			if url == h.URL {
+			if url == h.url {
 				return os.Open(got.file)
 			}
 			return f.Open(url)
@@ -49,7 +50,7 @@ func (f *Fetcher) take(h *held, got *answer, apply func(list.Opener) error) erro
 			return refusal{fmt.Errorf("not taken: %w", err)}
 		}
 	}
-	if err := os.Rename(got.file, f.Path(h.URL)); err != nil {
+	if err := os.Rename(got.file, f.Path(h.url)); err != nil {
 		return fmt.Errorf("keeping the list: %w", err)
 	}
 	return syncFolder(f.cfg.Dir)
@@ -57,22 +58,58 @@ func (f *Fetcher) take(h *held, got *answer, apply func(list.Opener) error) erro
 
 // check says why a text is not to be taken.
 func (f *Fetcher) check(h *held, got *answer) error {
-	if h.Sum != nil && *h.Sum != got.record.sum() {
-		return fmt.Errorf("its SHA-256 sum is %s, not the one that the policy names", got.record.Sum)
+	if err := h.pinned(got.record.sum()); err != nil {
+		return err
 	}
-	entries, err := count(h.Source, got.file)
+	counts, err := h.counts(got.file)
 	if err != nil {
 		return err
 	}
 	if got.size == 0 {
 		return errors.New("no entry in it")
 	}
-	got.record.Entries = entries
-	old := h.copy.Entries
-	if lost := old - entries; h.copy.have() && lost*100 > old*h.MaxShrink {
-		return fmt.Errorf("it shrank from %d entries to %d, by more than %d%%: if that is right raise max_shrink", old, entries, h.MaxShrink)
+	got.record.Counts = counts
+	for _, d := range h.lists {
+		old, entries := h.copy.Counts[how(d.Source)], counts[how(d.Source)]
+		if lost := old - entries; h.copy.have() && lost*100 > old*d.MaxShrink {
+			return h.of(d, fmt.Errorf("it shrank from %d entries to %d, by more than %d%%: if that is right raise max_shrink", old, entries, d.MaxShrink))
+		}
 	}
 	return nil
+}
+
+// pinned says why a text of this sum is not what each list names, if it is not.
+func (h *held) pinned(sum list.Sum) error {
+	for _, d := range h.lists {
+		if d.Sum != nil && *d.Sum != sum {
+			return h.of(d, fmt.Errorf("its SHA-256 sum is %x, not the one that the policy names", sum))
+		}
+	}
+	return nil
+}
+
+// of says which list an error is of, where the text has the name of another one.
+func (h *held) of(d policy.Download, err error) error {
+	if d.Source.Name == h.name() {
+		return err
+	}
+	return fmt.Errorf("list %s: %w", d.Source.Name, err)
+}
+
+// counts returns how many entries a text has as each list reads it.
+func (h *held) counts(file string) (map[string]int, error) {
+	out := map[string]int{}
+	for _, d := range h.lists {
+		k := how(d.Source)
+		if _, have := out[k]; have {
+			continue
+		}
+		var err error
+		if out[k], err = count(d.Source, file); err != nil {
+			return nil, err // which names the list
+		}
+	}
+	return out, nil
 }
 
 // count reads a list as the policy will, and returns how many entries it has.
@@ -125,12 +162,12 @@ const (
 func (f *Fetcher) settle(was *held, got answer, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	h := f.copies[was.URL]
+	h := f.copies[was.url]
 	if h == nil {
 		return // it is not wanted any more
 	}
 	now := time.Now()
-	h.err, h.next = err, now.Add(h.Refresh)
+	h.err, h.next = err, now.Add(h.refresh())
 	var no refusal
 	switch {
 	case err == nil:
@@ -142,7 +179,7 @@ func (f *Fetcher) settle(was *held, got answer, err error) {
 		h.failures++
 		h.next = now.Add(wait)
 		if got.wait == 0 {
-			h.next = earlier(h.next, now.Add(h.Refresh))
+			h.next = earlier(h.next, now.Add(h.refresh()))
 		}
 	}
 }

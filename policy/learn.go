@@ -155,7 +155,7 @@ func (l *Lesson) YAML() string {
 	exact, suffix := l.lists()
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Learnt from %d questions of group %s, from %s to %s.\n", l.Questions, l.Group, l.First.UTC().Format(time.RFC3339), l.Last.UTC().Format(time.RFC3339))
-	fmt.Fprintf(&b, "policies:\n  - name: %s-learnt\n    if:\n      group: %s\n      name:\n", l.Group, l.Group)
+	fmt.Fprintf(&b, "policies:\n  - name: %s-learnt\n    if:\n      group: %s\n      name:\n", l.Group, scalar(l.Group))
 	for _, part := range []struct {
 		key  string
 		list []learnt
@@ -165,11 +165,19 @@ func (l *Lesson) YAML() string {
 		}
 		fmt.Fprintf(&b, "        %s:\n", part.key)
 		for _, e := range part.list {
-			fmt.Fprintf(&b, "          - %s    # %s\n", e.name, e.counted())
+			fmt.Fprintf(&b, "          - %s    # %s\n", scalar(e.name), e.counted())
 		}
 	}
-	fmt.Fprintf(&b, "    then: allow\n  - name: %s-rest\n    if: {group: %s}\n    then: {block: refused, reason: Not among the names that were learnt of %s}\n", l.Group, l.Group, l.Group)
+	fmt.Fprintf(&b, "    then: allow\n  - name: %s-rest\n    if: {group: %s}\n    then: {block: refused, reason: Not among the names that were learnt of %s}\n", l.Group, scalar(l.Group), l.Group)
 	return b.String()
+}
+
+// scalar writes a clean name as YAML. Things ask for names such as null, too.
+func scalar(name string) string {
+	if name == "null" || name == "-" {
+		return `"` + name + `"`
+	}
+	return name
 }
 
 func (e *learnt) counted() string {

@@ -28,3 +28,18 @@ func TestLearnBarred(t *testing.T) {
 		}
 	}
 }
+
+// Whatever was asked for, and whatever the group is called, it can be read.
+func TestLearntIsRead(t *testing.T) {
+	l := policy.Lesson{Group: "null", Siblings: 2}
+	for _, name := range []string{"null", "true", "~", "-", "--", "-.example", "0x10", "12", "1e3", "com", "2026-01-01", "1.0.0.127.in-addr.arpa", "_a._tcp.example.com"} {
+		l.Add(name, noon)
+	}
+	p := parse(t, l.YAML())
+	for _, name := range []string{"null", "-", "1e3"} {
+		d := p.Decide(&policy.Query{Name: name, Type: 1, Asker: who("x in null"), Now: noon})
+		if d.Rule == nil || d.Rule.Name != "null-learnt" {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}

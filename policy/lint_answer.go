@@ -10,9 +10,18 @@ import (
 // axis of its own, as if a name could have addresses for one and none for
 // another: that is more than can be.
 
-// networkPoints are those of names with no, one or several addresses. Lists of
-// networks may hold any address.
-func networkPoints(leaves []*cond) (out [][]Truth) {
+// networkPoints are those of names with no, one or several addresses.
+func networkPoints(leaves []*cond) [][]Truth {
+	out := addressPoints(leaves)
+	if out == nil {
+		return nil
+	}
+	return orNothing(leaves, out)
+}
+
+// addressPoints are those of single addresses; none if they are too many. Lists
+// of networks may hold any address.
+func addressPoints(leaves []*cond) (out [][]Truth) {
 	var free []*cond
 	for _, c := range leaves {
 		if len(c.words) == 0 {
@@ -35,7 +44,7 @@ func networkPoints(leaves []*cond) (out [][]Truth) {
 			return nil
 		}
 	}
-	return orNothing(leaves, out)
+	return out
 }
 
 // sameNets reports whether two conditions look into the same list.

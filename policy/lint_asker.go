@@ -88,12 +88,13 @@ func edges(leaves []*cond) []netip.Addr {
 	return out
 }
 
+// sourcePoints are those of sources, and of one that is not known.
 func sourcePoints(leaves []*cond) [][]Truth {
-	out := [][]Truth{pointOf(leaves, (*cond).sourceless)}
-	for _, a := range edges(leaves) {
-		out = append(out, pointOf(leaves, func(c *cond) Truth { return truth(c.nets.Contains(a)) }))
+	out := addressPoints(leaves)
+	if out == nil {
+		return nil
 	}
-	return out
+	return append(out, pointOf(leaves, (*cond).sourceless))
 }
 
 // A manner is how somebody asks: a question by a listener and a transport, or a

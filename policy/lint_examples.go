@@ -96,11 +96,11 @@ func (l *linter) choices(rules []*Rule) []choice {
 		choose(l.names(leaves), func(q *Query, name string) { q.Name, q.Answer[0].Name = name, name }),
 		choose(l.answers(leaves), func(q *Query, a []netip.Addr) { q.Answer[0].Addrs = a }),
 	}
-	return append(out, askers(leaves, &demanded)...)
+	return append(out, l.askers(leaves, &demanded)...)
 }
 
 // askers are the choices between those who ask.
-func askers(leaves []*cond, demanded *demands) []choice {
+func (l *linter) askers(leaves []*cond, demanded *demands) []choice {
 	words := map[op][]string{opGroup: demanded.groups, opDevice: demanded.devices}
 	profiles := slices.Clone(demanded.profiles)
 	askedBy := []device.Kind{device.ByWireGuard, device.ByNetwork, device.ByToken, device.Unidentified}
@@ -115,6 +115,9 @@ func askers(leaves []*cond, demanded *demands) []choice {
 			profiles = append(profiles, c.profile)
 		case opSource:
 			sources = append(sources, edges([]*cond{c})[2:]...)
+			if s := l.lists[c.list()]; s != nil {
+				sources = append(sources, s.addrs...)
+			}
 		}
 	}
 	one := func(o op, first ...string) []string { return once(append(first, words[o]...)) }

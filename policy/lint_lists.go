@@ -128,7 +128,7 @@ func (c *cond) list() string {
 		return ""
 	case c.op == opName && c.entries == nil && len(c.words) == 1:
 		return c.words[0]
-	case c.op == opNetwork && len(c.words) == 0:
+	case (c.op == opNetwork || c.op == opSource) && len(c.words) == 0:
 		return strings.TrimPrefix(c.text, "in list ")
 	}
 	return ""

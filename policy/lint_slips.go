@@ -92,8 +92,8 @@ func (l *linter) joinedLists(c *cond) []*cond {
 	for i := range c.kids {
 		kid := &c.kids[i]
 		switch use := l.use(kid); {
-		case kid.list() == "" || use == useAllow:
-			continue
+		case kid.list() == "" || use == useAllow || kid.op == opSource:
+			continue // who asks is one thing, what for another
 		case use == useBlock:
 			marked = append(marked, kid)
 		}

@@ -268,6 +268,9 @@ var lints = []struct{ policies, want string }{
 	{`{name: p, if: {name: {list: phishing}}, then: allow}`, "list phishing is for use: block, and this policy, which does allow, is true of what is in it"},
 	{`{name: p, if: {name: {list: known}}, then: block}`, "list known is for use: allow"},
 	{`{name: p, if: {answer: {network: bad-networks}}, then: allow}`, "list bad-networks is for use: block"},
+	{`{name: p, if: {network: bad-networks}, then: allow}`, "list bad-networks is for use: block"},
+	{`{name: p, if: {network: bad-networks, name: {list: phishing}}, then: block}`, ""}, // who asks, and what for
+	{`{name: p, if: {network: bad-networks, any: [{network: 10.0.0.0/8}, {type: A}]}, then: block}`, ""},
 	{`{name: p, if: {not: {name: {list: known}}, group: a}, then: block}`, ""},
 	{`{name: p, if: {not: {name: {list: phishing}}, group: a}, then: allow}`, ""},
 }

@@ -243,7 +243,9 @@ func TestListsOfTheOtherKind(t *testing.T) {
 	for cond, want := range map[string]string{
 		`{name: {list: china-networks}}`: `list "china-networks" holds networks, not names`,
 		`{answer: {network: phishing}}`:  `list "phishing" holds names, not networks`,
-		`{network: china-networks}`:      `"china-networks" is no network`,
+		`{network: phishing}`:            `list "phishing" holds names, not networks`,
+		`{network: china-network}`:       `did you mean "china-networks"?`,
+		`{network: 10.0.0.0/33}`:         `"10.0.0.0/33" is no network`,
 		`{name: {list: china-site}}`:     `did you mean "china-sites"?`,
 		`{posture: {latop: passed}}`:     `did you mean "laptop"?`,
 		`{posture: {laptop: passing}}`:   `"passing" is none of passed, failed, unknown`,

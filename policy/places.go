@@ -98,7 +98,7 @@ func (c *compiler) readAnswerPart(key string, n *yamlpos.Node) cond {
 		out.text = "in " + some(out.words)
 		return out
 	case "network":
-		return c.readNetworks(n, opNetwork, true)
+		return c.readNetworks(n, opNetwork)
 	default:
 		return c.readRecord(key, n)
 	}

@@ -32,6 +32,7 @@ var (
 		"empty.txt":     "",
 		"excepting.txt": "||test^\n@@||b.a.test^\n",
 		"zone.rpz":      "$ORIGIN rpz.\n@ SOA a. b. 1 2 3 4 5\nd.test CNAME .\n*.a.test CNAME .\nc.b.a.test CNAME rpz-passthru.\n",
+		"clients.rpz":   "$TTL 60\n@ SOA a. b. 1 2 3 4 5\n24.0.100.51.198.rpz-client-ip CNAME rpz-drop.\n32.66.100.51.198.rpz-client-ip CNAME rpz-passthru.\n8.0.0.0.10.rpz-client-ip CNAME .\n",
 		"country.mmdb":  countries(),
 		"asn.mmdb":      systems(),
 	}

@@ -62,7 +62,7 @@ func (c *compiler) readCondition(key string, n *yamlpos.Node) cond {
 	case "posture":
 		return c.readPosture(n)
 	case "network":
-		return c.readSource(n)
+		return c.readNetworks(n, opSource)
 	case "type":
 		types := yamlpos.Values(members(n), parseType)
 		return cond{op: opType, types: types, text: some(typeNames(types))}
@@ -242,16 +242,14 @@ func (c *compiler) inlineNames(items []*yamlpos.Node, text string, parse func(st
 	return cond{op: opName, names: b.Build(), entries: entries, text: text + strings.ReplaceAll(some(shown), "=", "")}
 }
 
-func (c *compiler) readSource(n *yamlpos.Node) cond { return c.readNetworks(n, opSource, false) }
-
-// readNetworks reads prefixes, addresses and, where they may be, lists.
-func (c *compiler) readNetworks(n *yamlpos.Node, o op, lists bool) cond {
+// readNetworks reads prefixes, addresses and lists.
+func (c *compiler) readNetworks(n *yamlpos.Node, o op) cond {
 	either := cond{op: opAny}
 	var b match.NetworksBuilder
 	var shown []string
 	for _, item := range members(n) {
 		text := item.Text()
-		if lists && c.lists[text] != nil || lists && looksNamed(text) {
+		if c.lists[text] != nil || looksNamed(text) {
 			either.kids = append(either.kids, cond{op: o, nets: c.networks(text, item.Pos()), text: "in list " + text})
 			continue
 		}

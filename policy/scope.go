@@ -91,14 +91,20 @@ func (c *cond) scoped(to []*cond) []*cond {
 	return to
 }
 
-// key is equal for conditions on who asks that look at the same.
+// key is equal for conditions on who asks that look at the same. Of a time its
+// words are not all.
 func (c *cond) key() string {
 	var kids []string
 	for i := range c.kids {
 		kids = append(kids, c.kids[i].key())
 	}
 	slices.Sort(kids)
-	return fmt.Sprintf("if %d %q %d %v %q %d {%s}", c.op, set(c.words), c.strength, slices.Sorted(slices.Values(c.kinds)), c.profile, c.result, strings.Join(kids, ","))
+	var r rare
+	if c.rare != nil {
+		r = *c.rare
+	}
+	return fmt.Sprintf("if %d %q %q %d %v %q %d %d %v {%s}", c.op, set(c.words), c.list(), c.strength, slices.Sorted(slices.Values(c.kinds)),
+		c.profile, c.result, r.unsaid, r.window, strings.Join(kids, ","))
 }
 
 // key is equal for demands that demand the same.

@@ -125,6 +125,57 @@ func TestScopesDoNotDifferNeedlessly(t *testing.T) {
 	}
 }
 
+// Lists of clients are told apart, and so are times that are written alike.
+func TestScopesTellListsAndTimesApart(t *testing.T) {
+	p := parse(t, `
+lists:
+  clients: {file: clients.rpz, format: rpz, select: [client-ip, drop]}
+  guests:  {file: clients.rpz, format: rpz, select: [client-ip, nxdomain]}
+policies:
+  - {name: infected, if: {network: clients}, then: {block: drop}}
+  - {name: guests, if: {network: guests}, then: {block: nxdomain}}
+  - {name: more, if: {network: [guests, 192.168.0.0/16]}, then: {block: nxdomain}}
+  - {name: new, if: {name: x.test}, not_before: "2026-05-04T12:00:10Z", then: allow}
+  - {name: newer, if: {name: y.test}, not_before: "2026-05-04T12:00:30Z", then: allow}
+`)
+	scopes := map[string]string{}
+	for source, want := range map[string]string{
+		"198.51.100.7": "infected", "198.51.100.66": "default", "10.1.2.3": "guests", "192.168.0.1": "more", "192.0.2.1": "default", "": "default",
+	} {
+		a := policy.Asker{}
+		if source != "" {
+			a.Source = netip.MustParseAddr(source)
+		}
+		key, _ := p.Scope(nil, &a, noon)
+		if was, ok := scopes[string(key)]; ok && was != want {
+			t.Errorf("%s and %s have one scope", was, want)
+		}
+		scopes[string(key)] = want
+		d := p.Decide(&policy.Query{Name: "z.test", Type: 1, Asker: a, Now: noon})
+		if got := decider(&d); got != want {
+			t.Errorf("%q: %s, want %s", source, got, want)
+		}
+	}
+	var keys []string
+	for _, later := range []time.Duration{0, 20 * time.Second, 40 * time.Second} {
+		key, until := p.Scope(nil, &policy.Asker{}, noon.Add(later))
+		keys = append(keys, string(key))
+		if want := map[time.Duration]time.Time{0: noon.Add(10 * time.Second), 20 * time.Second: noon.Add(30 * time.Second)}[later]; !until.Equal(want) {
+			t.Errorf("after %v the scope is good until %v, want %v", later, until, want)
+		}
+	}
+	if keys[0] == keys[1] || keys[1] == keys[2] {
+		t.Errorf("scopes of different times are equal: %x", keys)
+	}
+}
+
+func decider(d *policy.Decision) string {
+	if d.Rule == nil {
+		return "default"
+	}
+	return d.Rule.Name
+}
+
 // five is a file of five policies that differ in a number.
 func five(cond string) string {
 	s := "policies:"

@@ -51,6 +51,9 @@ func TestNames(t *testing.T) {
 			"www.nodata.example local.example localhost", 6, 2},
 		{"rpz", "rpz.test. 300 IN SOA a. b. 1 2 3 4 5\nx.example.rpz.test. CNAME .\ny.example CNAME .\nz.example. CNAME .\n* CNAME .\n",
 			"x.example y.example", "rpz.test z.example", 2, 2},
+		{"rpz", "$ORIGIN .\nrpz.test SOA a. b. 1 2 3 4 5\n  NS ns.test\nx.example.rpz.test CNAME .\n$ORIGIN example.rpz.test.\ny CNAME .\n$ORIGIN .\nz.example.rpz.test CNAME .\n",
+			"x.example y.example z.example", "x.example.rpz.test", 3, 0},
+		{"rpz", "a.example CNAME .\nb.example TXT \"broken\n  CNAME rpz-passthru.\nc.example CNAME .\n", "a.example c.example", "b.example", 2, 2},
 		{"rpz", "$ORIGIN Rpz.Test.\n@ SOA a. b. 1 2 3 4 5\n$ORIGIN com.rpz.test.\nexample CNAME .\n*.example CNAME .\n$INCLUDE other\n) CNAME .\n", "example.com www.example.com", "", 2, 2},
 	}
 	for _, tc := range tests {
@@ -113,9 +116,10 @@ func TestEach(t *testing.T) {
 }
 
 func TestNetworks(t *testing.T) {
-	const text = "# no\n192.0.2.0/24\n198.51.100.7\n203.0.113.5-203.0.113.9 # five\n2001:db8::/32\n192.0.2.300\n0.0.0.0/0\n9-1\n"
+	const text = "# no\n192.0.2.0/24\n198.51.100.7\n203.0.113.5-203.0.113.9 # five\n2001:db8::/32\n192.0.2.300\n0.0.0.0/0\n9-1\n" +
+		"::/0\n::ffff:0.0.0.0/96\n0.0.0.0-255.255.255.255\n::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff\n::ffff:0.0.0.0-::ffff:255.255.255.255\n"
 	set, stats, err := Networks("cidr", strings.NewReader(text), "test")
-	if err != nil || stats.Entries != 4 || stats.Bad != 3 || set.Len() < 4 {
+	if err != nil || stats.Entries != 4 || stats.Bad != 8 || set.Len() < 4 {
 		t.Fatalf("%d networks, %+v, %v", set.Len(), stats, err)
 	}
 	set, stats, err = Networks("dnsmasq", strings.NewReader("bogus-nxdomain=192.0.2.1\nignore-address=192.0.2.2\nserver=/x/1\n"), "test")

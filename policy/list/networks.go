@@ -31,7 +31,25 @@ type netCollector struct {
 	stats     Stats
 }
 
-func (c *netCollector) add(p netip.Prefix) error { return c.entry(c.nets.Add(p)) }
+func (c *netCollector) add(p netip.Prefix) error {
+	all := 0
+	if p.Addr().Is4In6() {
+		all = 96 // of ::ffff:0:0/96 are all of IPv4
+	}
+	if p.Bits() == all {
+		return errAllAddresses
+	}
+	return c.entry(c.nets.Add(p))
+}
+
+func (c *netCollector) addRange(from, to netip.Addr) error {
+	if from.Unmap().IsUnspecified() && to.Unmap() == match.Last(netip.PrefixFrom(to.Unmap(), 0)) {
+		return errAllAddresses
+	}
+	return c.entry(c.nets.AddRange(from, to))
+}
+
+var errAllAddresses = errors.New("a network of all addresses")
 
 func (c *netCollector) entry(err error) error {
 	if err == nil {
@@ -93,7 +111,7 @@ func addNetwork(text string, to *netCollector) error {
 		if err != nil || err2 != nil {
 			return fmt.Errorf("%q is no range of addresses", clip(text))
 		}
-		return to.entry(to.nets.AddRange(a.WithZone(""), b.WithZone("")))
+		return to.addRange(a.WithZone(""), b.WithZone(""))
 	}
 	if a, err := netip.ParseAddr(text); err == nil {
 		return to.add(netip.PrefixFrom(a.WithZone(""), a.BitLen()))
@@ -101,9 +119,6 @@ func addNetwork(text string, to *netCollector) error {
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
 		return fmt.Errorf("%q is no network", clip(text))
-	}
-	if p.Bits() == 0 {
-		return errors.New("a network of all addresses")
 	}
 	return to.add(p)
 }

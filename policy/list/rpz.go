@@ -25,6 +25,8 @@ type zone struct {
 	at           int        // the number of the line that is read; 0: not known
 	depth        int        // open parentheses
 	blank        bool       // the pending record's first line began with a space
+	lost         bool       // the owner of the record before could not be read
+	rooted       bool       // the origin is the root, as $ORIGIN said
 	ttl          spanSaid   // that records have which say none
 }
 
@@ -60,6 +62,7 @@ func (z *zone) line(line []byte, take func(rpzRule) error) error {
 	}
 	switch {
 	case err != nil:
+		z.lost = z.lost || !z.blank
 	case z.depth > 0 || len(z.pending) == 0:
 		return nil
 	case z.pending[0][0] == '$':
@@ -164,6 +167,7 @@ func (z *zone) directive(words [][]byte) error {
 		return nil
 	case bytes.EqualFold(words[0], []byte("$ORIGIN")) && len(words) == 2:
 		z.origin = string(z.absolute(nil, words[1]))
+		z.rooted = z.origin == ""
 		if z.apex == "" {
 			z.apex = z.origin
 		}
@@ -198,7 +202,10 @@ func lower(b []byte) {
 
 func (z *zone) record(words [][]byte, take func(rpzRule) error) error {
 	if !z.blank {
-		z.owner, words = z.absolute(z.owner[:0], words[0]), words[1:]
+		z.owner, z.lost, words = z.absolute(z.owner[:0], words[0]), false, words[1:]
+	}
+	if z.lost {
+		return errors.New("whose it is stood in a line that could not be read")
 	}
 	ttl := z.ttl
 	for len(words) > 0 && (words[0][0] >= '0' && words[0][0] <= '9' || bytes.EqualFold(words[0], []byte("IN"))) {
@@ -212,7 +219,7 @@ func (z *zone) record(words [][]byte, take func(rpzRule) error) error {
 	}
 	switch typ := words[0]; {
 	case bytes.EqualFold(typ, []byte("SOA")):
-		if z.apex = string(z.owner); z.origin == "" {
+		if z.apex = string(z.owner); z.origin == "" && !z.rooted {
 			z.origin = z.apex
 		}
 		return nil

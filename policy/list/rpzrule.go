@@ -2,7 +2,6 @@ package list
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -205,7 +204,7 @@ func rpzPrefix(text string) (netip.Prefix, error) {
 	case !p.IsValid() || a.Is4In6():
 		return p, fmt.Errorf("%q is no network of a zone", clip(text))
 	case bits == 0:
-		return p, errors.New("a network of all addresses")
+		return p, errAllAddresses
 	}
 	return p.Masked(), nil
 }
