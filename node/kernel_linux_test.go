@@ -2,24 +2,17 @@ package node
 
 import (
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/starferry/starferry/configs"
-	"github.com/starferry/starferry/internal/needs"
+	"github.com/starferry/starferry/internal/netns"
 	"github.com/starferry/starferry/policy"
 )
 
 // A gateway with a TUN makes its machine forward, and leaves it as it was.
 func TestGatewayForwards(t *testing.T) {
-	needs.Root(t)
-	runtime.LockOSThread() // for good: the namespace vanishes with the thread
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatalf("making a network namespace: %v", err)
-	}
+	netns.New(t)
 	const v4, v6 = "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"
 	for _, path := range []string{v4, v6} {
 		if err := os.WriteFile(path, []byte("0"), 0o644); err != nil {

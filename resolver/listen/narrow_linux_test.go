@@ -4,20 +4,18 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os/exec"
-	"runtime"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/starferry/starferry/internal/needs"
+	"github.com/starferry/starferry/internal/netns"
 )
 
 // What the way to a peer cannot take in one piece arrives all the same, also if
 // there is much of it for one peer.
 func TestPostOverNarrowLinks(t *testing.T) {
-	needs.Root(t)
 	needs.Tools(t, "ip")
 	v4 := [2]string{"192.0.2.1/24", "192.0.2.2/24"}
 	v6 := [2]string{"2001:db8::1/64", "2001:db8::2/64"}
@@ -34,18 +32,16 @@ func TestPostOverNarrowLinks(t *testing.T) {
 		{"IPv6", 1280, v6, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			runtime.LockOSThread() // for good: the namespaces vanish with the thread
-			far := newNamespace(t)
-			near := newNamespace(t)
-			command(t, fmt.Sprintf("ip link add near mtu %d type veth peer name far mtu %d netns /proc/%d/fd/%d", c.mtu, c.mtu, unix.Getpid(), far))
+			far, near := netns.New(t), netns.New(t)
+			netns.Run(t, fmt.Sprintf("ip link add near mtu %d type veth peer name far mtu %d netns /proc/%d/fd/%d", c.mtu, c.mtu, unix.Getpid(), far))
 			plug(t, "near", c.ends[0])
 			if c.route != "" {
-				command(t, "ip route add "+c.route)
+				netns.Run(t, "ip route add "+c.route)
 			}
-			enter(t, far)
+			far.Enter(t)
 			plug(t, "far", c.ends[1])
 			peers := newPeers(t, on(c.ends[1]))
-			enter(t, near)
+			near.Enter(t)
 			b := newPostbox(t, on(c.ends[0]), peers)
 			meet(t, b.sock.kernel, peers[0])
 			for i := range 60 {
@@ -60,27 +56,6 @@ func TestPostOverNarrowLinks(t *testing.T) {
 	}
 }
 
-// newNamespace makes a network namespace and puts the test's thread into it.
-func newNamespace(t *testing.T) (fd int) {
-	t.Helper()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatalf("making a network namespace: %v", err)
-	}
-	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	return fd
-}
-
-func enter(t *testing.T, namespace int) {
-	t.Helper()
-	if err := unix.Setns(namespace, unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // plug gives a link its address.
 func plug(t *testing.T, link, address string) {
 	t.Helper()
@@ -88,8 +63,8 @@ func plug(t *testing.T, link, address string) {
 	if netip.MustParsePrefix(address).Addr().Is6() {
 		more = " nodad"
 	}
-	command(t, "ip addr add "+address+" dev "+link+more)
-	command(t, "ip link set "+link+" up")
+	netns.Run(t, "ip addr add "+address+" dev "+link+more)
+	netns.Run(t, "ip link set "+link+" up")
 }
 
 // meet has a socket and its peer find each other's links, until when the kernel
@@ -108,11 +83,4 @@ func meet(t *testing.T, c, peer *net.UDPConn) {
 // on returns where to listen on an address.
 func on(address string) string {
 	return netip.AddrPortFrom(netip.MustParsePrefix(address).Addr(), 0).String()
-}
-
-func command(t *testing.T, line string) {
-	t.Helper()
-	if out, err := exec.Command("sh", "-c", line).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", line, err, out)
-	}
 }

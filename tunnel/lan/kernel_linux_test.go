@@ -18,48 +18,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/starferry/starferry/internal/needs"
+	"github.com/starferry/starferry/internal/netns"
 )
 
 const patience = 10 * time.Second
 
-// A host is a network namespace that vanishes with the test's thread.
-type host int
-
-// newHost makes a namespace and puts the test into it, on a thread that is
-// never given back.
-func newHost(t testing.TB) host {
+// newHost makes a host with what the tests need, and puts the test into it.
+func newHost(t testing.TB) netns.Host {
 	t.Helper()
-	needs.Root(t)
 	needs.Tools(t, "ip", "nft")
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatalf("making a network namespace: %v", err)
-	}
-	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	run(t, "ip link set lo up")
-	return host(fd)
-}
-
-// enter moves the test's thread to the host.
-func (h host) enter(t testing.TB) {
-	t.Helper()
-	if err := unix.Setns(int(h), unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// run runs a command in the host that the test is in.
-func run(t testing.TB, line string) string {
-	t.Helper()
-	out, err := exec.Command("sh", "-c", line).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", line, err, out)
-	}
-	return string(out)
+	h := netns.New(t)
+	netns.Run(t, "ip link set lo up")
+	return h
 }
 
 func prefixes(texts ...string) (ps []netip.Prefix) {
@@ -131,7 +101,7 @@ const (
 
 // mainland makes a connector's host, with an origin at the other end of a
 // cable, and enters the first. The origin echoes UDP and reports who asked.
-func mainland(t *testing.T) (origin netip.AddrPort, seen <-chan netip.AddrPort, far host) {
+func mainland(t *testing.T) (origin netip.AddrPort, seen <-chan netip.AddrPort, far netns.Host) {
 	t.Helper()
 	far = newHost(t)
 	echo, err := net.ListenUDP("udp", nil)
@@ -152,20 +122,20 @@ func mainland(t *testing.T) (origin netip.AddrPort, seen <-chan netip.AddrPort, 
 		}
 	}()
 	near := newHost(t)
-	run(t, "ip link add wan0 type veth peer name origin0")
-	far.enter(t)
-	far.take(t, near, "origin0")
-	run(t, "ip addr add "+origin4+"/24 dev origin0; ip addr add "+origin6+"/64 dev origin0 nodad; ip link set origin0 up")
-	near.enter(t)
-	run(t, "ip addr add "+near4+"/24 dev wan0; ip addr add "+near6+"/64 dev wan0 nodad; ip link set wan0 up")
+	netns.Run(t, "ip link add wan0 type veth peer name origin0")
+	far.Enter(t)
+	take(t, far, near, "origin0")
+	netns.Run(t, "ip addr add "+origin4+"/24 dev origin0; ip addr add "+origin6+"/64 dev origin0 nodad; ip link set origin0 up")
+	near.Enter(t)
+	netns.Run(t, "ip addr add "+near4+"/24 dev wan0; ip addr add "+near6+"/64 dev wan0 nodad; ip link set wan0 up")
 	return echo.LocalAddr().(*net.UDPAddr).AddrPort(), askers, far
 }
 
-// take moves an interface of another host to this one.
-func (h host) take(t *testing.T, from host, name string) {
+// take moves an interface of another host to h.
+func take(t *testing.T, h, from netns.Host, name string) {
 	t.Helper()
-	from.enter(t)
-	defer h.enter(t)
+	from.Enter(t)
+	defer h.Enter(t)
 	// The command runs with the namespace as its third descriptor.
 	cmd := exec.Command("sh", "-c", "ip link set "+name+" netns /proc/self/fd/3")
 	fd, err := unix.Dup(int(h))
@@ -241,9 +211,9 @@ func TestMasquerade(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	tun, got := open(t, "starferry0")
 	sources := prefixes("100.72.0.0/20", "fd5f:57a6:7272::/52")
-	run(t, "echo 1 >/proc/sys/net/ipv6/conf/wan0/accept_ra; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding; echo 0 >/proc/sys/net/ipv4/ip_forward")
-	run(t, "echo 1 >/proc/sys/net/ipv4/conf/starferry0/rp_filter; echo 1 >/proc/sys/net/ipv4/conf/wan0/forwarding; echo 0 >/proc/sys/net/ipv4/conf/all/accept_redirects")
-	run(t, "nft 'add table inet starferry_test; add chain inet starferry_test stale; add rule inet starferry_test stale drop'")
+	netns.Run(t, "echo 1 >/proc/sys/net/ipv6/conf/wan0/accept_ra; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding; echo 0 >/proc/sys/net/ipv4/ip_forward")
+	netns.Run(t, "echo 1 >/proc/sys/net/ipv4/conf/starferry0/rp_filter; echo 1 >/proc/sys/net/ipv4/conf/wan0/forwarding; echo 0 >/proc/sys/net/ipv4/conf/all/accept_redirects")
+	netns.Run(t, "nft 'add table inet starferry_test; add chain inet starferry_test stale; add rule inet starferry_test stale drop'")
 	before := settings(t)
 	away, err := tun.Setup(Setup{Routes: sources})
 	if err != nil {
@@ -254,26 +224,26 @@ func TestMasquerade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rules := run(t, "nft list ruleset"); strings.Contains(rules, "stale") {
+	if rules := netns.Run(t, "nft list ruleset"); strings.Contains(rules, "stale") {
 		t.Errorf("the stale table is still there:\n%s", rules)
 	}
-	if ra := run(t, "cat /proc/sys/net/ipv6/conf/wan0/accept_ra"); ra != "2\n" {
+	if ra := netns.Run(t, "cat /proc/sys/net/ipv6/conf/wan0/accept_ra"); ra != "2\n" {
 		t.Errorf("a forwarding host stopped to learn its IPv6 routes: accept_ra %s", ra)
 	}
 	for _, c := range []struct{ device, origin, near string }{{device4, origin4, near4}, {device6, origin6, near6}} {
 		if asker := ask(t, tun, got, seen, c.device, c.origin, origin.Port()); asker.String() != c.near {
-			t.Errorf("the origin saw %s, want %s\n%s", asker, c.near, run(t, "nft list ruleset"))
+			t.Errorf("the origin saw %s, want %s\n%s", asker, c.near, netns.Run(t, "nft list ruleset"))
 		}
 	}
 	if testing.Verbose() {
-		t.Log(run(t, "nft list ruleset"))
+		t.Log(netns.Run(t, "nft list ruleset"))
 	}
 	for range 2 {
 		if err := undo(); err != nil {
 			t.Error(err)
 		}
 	}
-	if rules := run(t, "nft list ruleset"); rules != "" {
+	if rules := netns.Run(t, "nft list ruleset"); rules != "" {
 		t.Errorf("the undo left\n%s", rules)
 	}
 	if after := settings(t); after != before {
@@ -289,18 +259,14 @@ func TestMasquerade(t *testing.T) {
 // leave with the device's address.
 func TestInvalidStays(t *testing.T) {
 	origin, seen, far := mainland(t)
-	near, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(near)
-	far.enter(t)
+	near := netns.Here(t)
+	far.Enter(t)
 	pings, err := net.ListenPacket("ip4:icmp", "0.0.0.0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pings.Close()
-	host(near).enter(t)
+	near.Enter(t)
 	tun, got := open(t, "starferry0")
 	sources := prefixes("100.72.0.0/20")
 	if _, err := tun.Setup(Setup{Routes: sources}); err != nil {
@@ -325,11 +291,7 @@ func TestInvalidStays(t *testing.T) {
 // connector: the masquerade is not for it.
 func TestForgedSourcesStay(t *testing.T) {
 	_, _, far := mainland(t)
-	near, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(near)
+	near := netns.Here(t)
 	tun, _ := open(t, "starferry0")
 	sources := prefixes("100.72.0.0/20")
 	if _, err := tun.Setup(Setup{Routes: sources}); err != nil {
@@ -346,10 +308,10 @@ func TestForgedSourcesStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer undo()
-	run(t, "echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter; echo 0 >/proc/sys/net/ipv4/conf/wan0/rp_filter")
+	netns.Run(t, "echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter; echo 0 >/proc/sys/net/ipv4/conf/wan0/rp_filter")
 
-	far.enter(t)
-	run(t, "ip addr add "+device4+"/32 dev lo; ip route add 198.51.100.0/24 via "+near4)
+	far.Enter(t)
+	netns.Run(t, "ip addr add "+device4+"/32 dev lo; ip route add 198.51.100.0/24 via "+near4)
 	for _, source := range []string{device4, origin4} {
 		d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(source + ":1000"))}
 		c, err := d.Dial("udp", "198.51.100.7:2000")
@@ -361,7 +323,7 @@ func TestForgedSourcesStay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	host(near).enter(t)
+	near.Enter(t)
 	limit := time.After(patience)
 	for {
 		select {
@@ -393,16 +355,16 @@ func answerToNobody() []byte {
 func TestStrictFilterForAll(t *testing.T) {
 	newHost(t)
 	tun, _ := open(t, "starferry0")
-	run(t, "echo 1 >/proc/sys/net/ipv4/conf/all/rp_filter; echo 1 >/proc/sys/net/ipv4/ip_forward")
+	netns.Run(t, "echo 1 >/proc/sys/net/ipv4/conf/all/rp_filter; echo 1 >/proc/sys/net/ipv4/ip_forward")
 	before := settings(t)
 	undo, err := Masquerade(Config{TUN: tun.Name(), Sources: prefixes("100.72.0.0/20"), Table: "t"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := run(t, "cat /proc/sys/net/ipv4/conf/starferry0/rp_filter"); got != "2\n" {
+	if got := netns.Run(t, "cat /proc/sys/net/ipv4/conf/starferry0/rp_filter"); got != "2\n" {
 		t.Errorf("rp_filter %s, want 2: loose", got)
 	}
-	if rules := run(t, "nft list ruleset"); strings.Contains(rules, "ip6") {
+	if rules := netns.Run(t, "nft list ruleset"); strings.Contains(rules, "ip6") {
 		t.Errorf("rules for a family that has no sources:\n%s", rules)
 	}
 	if err := undo(); err != nil {
@@ -427,7 +389,7 @@ func TestForward(t *testing.T) {
 		{"2001:2:0:1000::/52", "0\n", "1\n", false},
 		{"198.19.0.0/18 2001:2:0:1000::/52", "1\n", "1\n", true},
 	} {
-		run(t, "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding; echo 0 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv4/conf/all/rp_filter")
+		netns.Run(t, "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding; echo 0 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv4/conf/all/rp_filter")
 		without := settings(t)
 		tun, _ := open(t, "starferry0")
 		before := settings(t)
@@ -435,11 +397,11 @@ func TestForward(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got4, got6 := run(t, "cat /proc/sys/net/ipv4/ip_forward"), run(t, "cat /proc/sys/net/ipv6/conf/all/forwarding")
+		got4, got6 := netns.Run(t, "cat /proc/sys/net/ipv4/ip_forward"), netns.Run(t, "cat /proc/sys/net/ipv6/conf/all/forwarding")
 		if got4 != c.want4 || got6 != c.want6 {
 			t.Errorf("behind %s: forwarding %q and %q, want %q and %q", c.behind, got4, got6, c.want4, c.want6)
 		}
-		if got := run(t, "cat /proc/sys/net/ipv4/conf/starferry0/rp_filter"); got != "2\n" {
+		if got := netns.Run(t, "cat /proc/sys/net/ipv4/conf/starferry0/rp_filter"); got != "2\n" {
 			t.Errorf("behind %s: rp_filter %s, want 2: loose", c.behind, got)
 		}
 		if c.closeFirst {
@@ -454,7 +416,7 @@ func TestForward(t *testing.T) {
 		}
 		tun.Close()
 	}
-	if rules := run(t, "nft list ruleset"); rules != "" {
+	if rules := netns.Run(t, "nft list ruleset"); rules != "" {
 		t.Errorf("left\n%s", rules)
 	}
 	if _, err := Forward("nowhere0", prefixes("198.19.0.0/18")); err == nil {
@@ -468,7 +430,7 @@ func TestMasqueradeThatFailsLeavesNothing(t *testing.T) {
 	if _, err := Masquerade(Config{TUN: "nowhere0", Sources: prefixes("100.72.0.0/20"), Table: "t"}); err == nil {
 		t.Error("masquerading for an interface that is not there")
 	}
-	if rules := run(t, "nft list ruleset"); rules != "" {
+	if rules := netns.Run(t, "nft list ruleset"); rules != "" {
 		t.Errorf("left\n%s", rules)
 	}
 	if after := settings(t); after != before {
@@ -487,7 +449,7 @@ func TestSetup(t *testing.T) {
 		t.Fatal(err)
 	}
 	show := "ip -o addr show dev starferry0; ip route; ip -6 route; ip -o link show dev starferry0"
-	have := run(t, show)
+	have := netns.Run(t, show)
 	for _, want := range []string{"100.72.0.1/32", "fd5f:57a6:7272::1/128", "198.19.0.0/18 dev starferry0", "2001:2:0:1000::/52 dev starferry0", "mtu 1380", ",UP"} {
 		if !strings.Contains(have, want) {
 			t.Errorf("want %q in\n%s", want, have)
@@ -500,7 +462,7 @@ func TestSetup(t *testing.T) {
 		t.Error(err)
 	}
 	for _, gone := range []string{"100.72.0.1", "fd5f", "198.19", "2001:2", ",UP"} {
-		if have := run(t, show); strings.Contains(have, gone) {
+		if have := netns.Run(t, show); strings.Contains(have, gone) {
 			t.Errorf("%q is left in\n%s", gone, have)
 		}
 	}
@@ -509,19 +471,19 @@ func TestSetup(t *testing.T) {
 func TestSetupRefusesRoutesThatLeadElsewhere(t *testing.T) {
 	newHost(t)
 	tun, _ := open(t, "starferry0")
-	run(t, "ip link add other0 type veth peer name other1; ip link set other1 up; ip addr add 192.0.2.1/24 dev other0; ip link set other0 up")
+	netns.Run(t, "ip link add other0 type veth peer name other1; ip link set other1 up; ip addr add 192.0.2.1/24 dev other0; ip link set other0 up")
 	for _, c := range []struct{ add, route, want string }{
 		{"ip route add 198.19.0.0/18 via 192.0.2.9", "198.19.0.0/18", "198.19.0.0/18 exists already, via 192.0.2.9 dev other0"},
 		{"ip route add 198.20.0.0/18 dev other0 metric 77", "198.20.0.0/18", "198.20.0.0/18 exists already, dev other0"},
 		{"ip route add blackhole 240.1.0.0/16", "240.1.0.0/16", "240.1.0.0/16 exists already, of type 6"},
 		{"ip -6 route add 2001:2:0:1000::/52 dev other0", "2001:2:0:1000::/52", "2001:2:0:1000::/52 exists already, dev other0"},
 	} {
-		run(t, c.add)
+		netns.Run(t, c.add)
 		_, err := tun.Setup(Setup{Addresses: prefixes("100.72.0.1/32"), Routes: prefixes("203.0.113.0/24", c.route)})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("error %v, want %q", err, c.want)
 		}
-		if have := run(t, "ip -o addr show dev starferry0; ip route show dev starferry0"); have != "" {
+		if have := netns.Run(t, "ip -o addr show dev starferry0; ip route show dev starferry0"); have != "" {
 			t.Errorf("%s left\n%s", c.route, have)
 		}
 	}
@@ -536,7 +498,7 @@ func TestInterfaceTakenAway(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- tun.Run(t.Context()) }()
-	run(t, "ip link del starferry0")
+	netns.Run(t, "ip link del starferry0")
 	select {
 	case err := <-done:
 		if err == nil {
@@ -552,7 +514,7 @@ func TestCloseWithoutRun(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	tun, _ := open(t, "starferry0")
 	for range 20 { // more events than the library's channel holds
-		run(t, "ip link set starferry0 up; ip link set starferry0 down")
+		netns.Run(t, "ip link set starferry0 up; ip link set starferry0 down")
 	}
 	for range 2 {
 		if err := tun.Close(); err != nil {

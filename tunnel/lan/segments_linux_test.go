@@ -8,14 +8,16 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/starferry/starferry/internal/netns"
 )
 
 // pair is two hosts with a TUN each, whose other ends this program joins: what
 // one kernel's TCP sends goes split into the other, and is joined there.
-func pair(t testing.TB) (client, server host, stop func()) {
+func pair(t testing.TB) (client, server netns.Host, stop func()) {
 	t.Helper()
 	var tuns [2]*TUN
-	hosts := [2]host{}
+	hosts := [2]netns.Host{}
 	var stops []func()
 	for i := range tuns {
 		hosts[i] = newHost(t)
@@ -42,15 +44,15 @@ func pair(t testing.TB) (client, server host, stop func()) {
 }
 
 // connect joins the two by TCP.
-func connect(t testing.TB, client, server host) (net.Conn, net.Conn) {
+func connect(t testing.TB, client, server netns.Host) (net.Conn, net.Conn) {
 	t.Helper()
-	server.enter(t)
+	server.Enter(t)
 	l, err := net.Listen("tcp", "10.9.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	client.enter(t)
+	client.Enter(t)
 	out, err := net.DialTimeout("tcp", l.Addr().String(), patience)
 	if err != nil {
 		t.Fatal(err)

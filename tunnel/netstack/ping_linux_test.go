@@ -4,30 +4,21 @@ import (
 	"context"
 	"net/netip"
 	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/starferry/starferry/internal/needs"
+	"github.com/starferry/starferry/internal/netns"
 	"github.com/starferry/starferry/tunnel/netstack"
 )
 
 // The range of groups that may ping is a setting of each network namespace, so
-// the test makes one, on a thread that is never given back.
+// the test makes one.
 func TestPingUnprivileged(t *testing.T) {
-	needs.Root(t)
 	needs.Tools(t, "ip")
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatalf("making a network namespace: %v", err)
-	}
-	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	netns.New(t)
+	netns.Run(t, "ip link set lo up")
 	const setting = "/proc/sys/net/ipv4/ping_group_range"
 	if err := os.WriteFile(setting, []byte("1 0"), 0o644); err != nil {
 		t.Fatal(err)
