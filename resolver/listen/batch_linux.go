@@ -54,7 +54,11 @@ type batch struct {
 	resp  []byte // the answers of out, one after the other
 }
 
+// newBatch returns one for a kernel's socket, nil for others.
 func newBatch(s *Server, sock socket, name string) *batch {
+	if sock.kernel == nil {
+		return nil
+	}
 	b := &batch{s: s, sock: sock, name: name, out: newPost(sock), resp: make([]byte, 0, batchWrite)}
 	for i := range lotLen {
 		b.in.iovs[i].Base = &b.bufs[i][0]
@@ -154,7 +158,6 @@ func (b *batch) put(i, start int) {
 	var oob []byte
 	if b.sock.wildcard {
 		oob = b.oobs[i][:b.in.heads[i].hdr.Controllen]
-		turn(oob)
 	}
 	b.out.add(&b.names[i], b.in.heads[i].hdr.Namelen, oob, b.resp[start:])
 }

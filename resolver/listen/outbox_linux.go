@@ -67,9 +67,7 @@ func (o *outbox) send(s *Server, name string) {
 	for rest := o.batch; len(rest) > 0; {
 		n := min(len(rest), lotLen)
 		for _, a := range rest[:n] {
-			oob := a.p.oob[:a.p.oobn]
-			turn(oob)
-			o.post.add(&a.p.raw.name, a.p.raw.len, oob, a.resp)
+			o.post.add(&a.p.raw.name, a.p.raw.len, a.p.oob[:a.p.oobn], a.resp)
 		}
 		var unsent int
 		err := o.raw.Write(func(fd uintptr) bool {

@@ -20,7 +20,6 @@ type post struct {
 	n     int
 	mail  [lotLen]mail
 	lot   lot
-	joint [lotLen]uint8 // how many answers are in each of lot
 
 	control [lotLen][oobLen + segmentLen]byte
 	keys    [lotLen]uint64
@@ -50,9 +49,6 @@ const (
 // newPost returns one for a kernel's socket.
 func newPost(sock socket) *post {
 	p := &post{}
-	if sock.kernel == nil {
-		return p
-	}
 	if raw, err := sock.kernel.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
 			_, err := unix.GetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT)
@@ -62,9 +58,11 @@ func newPost(sock socket) *post {
 	return p
 }
 
-// add adds an answer, for which there is room if less than lotLen wait. All that
-// is given must stay as it is until send.
+// add adds an answer, for which there is room if less than lotLen wait. It turns
+// oob, the control message of the question, in place. All that is given must stay
+// as it is until send.
 func (p *post) add(to *unix.RawSockaddrInet6, size uint32, oob, resp []byte) {
+	turn(oob)
 	p.mail[p.n] = mail{to, size, oob, resp}
 	p.n++
 }
@@ -72,25 +70,18 @@ func (p *post) add(to *unix.RawSockaddrInet6, size uint32, oob, resp []byte) {
 // send sends what was added and returns how many answers could not be sent.
 func (p *post) send(fd uintptr) (unsent int) {
 	messages := p.lay()
-	answers := 0
 	for from := 0; from < messages; {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&p.lot.heads[from])), uintptr(messages-from), unix.MSG_DONTWAIT, 0, 0)
-		switch {
+		switch h := &p.lot.heads[from].hdr; {
 		case errno == 0:
-			for _, k := range p.joint[from : from+int(n)] {
-				answers += int(k)
-			}
 			from += int(n)
 		case errno == unix.EINTR:
+		case h.Iovlen == 1:
+			unsent++
+			from++
 		default:
-			k := int(p.joint[from])
-			if k > 1 {
-				p.joins = p.joins && errno != unix.EIO // the network cards have to do the checksums
-				unsent += p.sendEach(fd, p.lot.iovs[answers:answers+k], &p.lot.heads[from].hdr)
-			} else {
-				unsent++
-			}
-			answers += k
+			p.joins = p.joins && errno != unix.EIO // the network cards have to do the checksums
+			unsent += sendEach(fd, h)
 			from++
 		}
 	}
@@ -105,12 +96,10 @@ func (p *post) discard() (n int) {
 }
 
 // sendEach sends each part of a message that could not be sent as one.
-func (p *post) sendEach(fd uintptr, parts []unix.Iovec, h *unix.Msghdr) (unsent int) {
+func sendEach(fd uintptr, h *unix.Msghdr) (unsent int) {
+	parts := unsafe.Slice(h.Iov, h.Iovlen)
 	h.SetIovlen(1)
 	h.SetControllen(int(h.Controllen) - segmentLen)
-	if h.Controllen == 0 {
-		h.Control = nil
-	}
 	for i := range parts {
 		h.Iov = &parts[i]
 		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(h)), unix.MSG_DONTWAIT)
@@ -137,18 +126,12 @@ func (p *post) lay() (messages int) {
 			i++
 		}
 		h.Name, h.Namelen = (*byte)(unsafe.Pointer(first.to)), first.size
-		h.Control, h.Controllen = nil, 0
-		if len(first.oob) > 0 {
-			h.Control = &first.oob[0]
-			h.SetControllen(len(first.oob))
-		}
+		c := first.oob
 		if n > 1 {
-			c := append(p.control[messages][:0], first.oob...)
-			c = appendSegment(c, size)
-			h.Control = &c[0]
-			h.SetControllen(len(c))
+			c = appendSegment(append(p.control[messages][:0], c...), size)
 		}
-		p.joint[messages] = uint8(n)
+		h.Control = unsafe.SliceData(c)
+		h.SetControllen(len(c))
 	}
 	return messages
 }

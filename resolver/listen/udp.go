@@ -140,7 +140,7 @@ func (s *Server) ServeUDP(ctx context.Context, pc net.PacketConn, name string) e
 	later := func(p *packet) { w.take(ctx, p) }
 	for failures := 0; ; failures++ {
 		var err error
-		if b := newBatch(s, sock, name); b != nil && sock.kernel != nil {
+		if b := newBatch(s, sock, name); b != nil {
 			err = b.serve(ctx, later)
 		} else {
 			err = s.serveEach(ctx, sock, name, later)
