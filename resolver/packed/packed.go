@@ -191,23 +191,13 @@ func (c *Cache[N]) roomy(hash uint64, e *Entry[N]) *table[N] {
 	t := c.table.Load()
 	for len(t.sets) < c.most {
 		n := int(c.entries.Load())
-		if s, _ := t.at(hash); n < t.places()/4 || n < t.places()/2 && c.fits(s, e) {
+		if s, _ := t.at(hash); n < t.places()/4 || n < t.places()/2 && s.free(e) >= 0 {
 			break
 		}
 		t = c.doubled(t)
 		c.table.Store(t)
 	}
 	return t
-}
-
-// fits reports whether no good entry has to give way to e in its set.
-func (c *Cache[N]) fits(s *set[N], e *Entry[N]) bool {
-	for i := range s.places {
-		if old := s.places[i].Load(); old == nil || !e.Stored.Before(old.Expiry) || old.same(e) {
-			return true
-		}
-	}
-	return false
 }
 
 func (c *Cache[N]) doubled(old *table[N]) *table[N] {
@@ -226,7 +216,7 @@ func (c *Cache[N]) doubled(old *table[N]) *table[N] {
 
 // displace replaces what is in a place to make room for e.
 func (c *Cache[N]) displace(s *set[N], i int, tag uint8, with, e *Entry[N]) {
-	if old := s.places[i].Load(); old != nil && e.Stored.Before(old.Expiry) && !old.same(e) {
+	if old := s.places[i].Load(); !e.mayReplace(old) {
 		c.Displaced.Add(1)
 	}
 	c.replace(s, i, tag, with)
@@ -237,21 +227,17 @@ func (e *Entry[N]) same(as *Entry[N]) bool {
 	return e.key == as.key && e.length == as.length && e.name == as.name && e.rest == as.rest
 }
 
-// place returns where in its set an entry goes: where an older one of the same
-// key is, where nothing is or nothing good, where something was not used lately.
+// mayReplace reports whether nothing good is lost where an entry, which may be
+// nil, gives way to e.
+func (e *Entry[N]) mayReplace(old *Entry[N]) bool {
+	return old == nil || !e.Stored.Before(old.Expiry) || old.same(e)
+}
+
+// place returns where in its set an entry goes: where that loses nothing good,
+// or where something was not used lately.
 func (c *Cache[N]) place(s *set[N], e *Entry[N]) int {
-	free := -1
-	for i := range s.places {
-		old := s.places[i].Load()
-		switch {
-		case old == nil || !e.Stored.Before(old.Expiry):
-			free = i
-		case old.same(e):
-			return i
-		}
-	}
-	if free >= 0 {
-		return free
+	if i := s.free(e); i >= 0 {
+		return i
 	}
 	for i := range s.places {
 		if !s.places[i].Load().used.Swap(false) {

@@ -38,6 +38,22 @@ func (s *set[N]) put(i int, tag uint8, e *Entry[N]) (old *Entry[N]) {
 	return old
 }
 
+// free returns a place where e goes without that something good is lost: where an
+// older one of the same key is, or any; -1 if there is none.
+func (s *set[N]) free(e *Entry[N]) int {
+	free := -1
+	for i := range s.places {
+		old := s.places[i].Load()
+		if !e.mayReplace(old) {
+			continue
+		}
+		if free = i; old != nil && old.same(e) {
+			break
+		}
+	}
+	return free
+}
+
 // A table is the sets of all keys, a power of two.
 type table[N any] struct{ sets []set[N] }
 
