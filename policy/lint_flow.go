@@ -13,30 +13,23 @@ func (l *linter) unasked(i int) {
 		if s.Then.Action != Steer || s.shadow || s.condition().sees()&atAnswer != 0 {
 			continue
 		}
+		var blind Decision // with no address known
 		q, ok := l.search([]*Rule{r, s}, func(q *Query, d *Decision) bool {
 			if q.Flow == nil || d.Rule != r {
 				return false
 			}
-			ask := *q
-			ask.Flow, ask.Answered, ask.Answer = nil, false, nil
+			ask, flow := q.unanswered(), *q
+			ask.Flow = nil
+			flow.Answer = []Hop{{Name: q.Name}}
 			at := l.policy.Decide(&ask)
-			blind := l.unknown(q)
+			blind = l.policy.Decide(&flow)
 			return at.Rule == s && at.Then.Action == Steer && blind.Rule == s && blind.Then.Action == Steer
 		})
-		if !ok {
-			continue
+		if ok {
+			l.find(r, Unasked, q, l.show(r, q)+"; and as it is, with no address known: "+blind.told(),
+				"put a policy on the answer above "+s.Name+" that steers such names with the ports they shall have",
+				"is true of no flow to names that %s below it, in line %d, steers: it decides by the name, so that nothing is asked upstream and no address is known", s.Name, s.At.Line)
+			return
 		}
-		d := l.unknown(q)
-		l.find(r, Unasked, q, l.show(r, q)+"; and as it is, with no address known: "+d.told(),
-			"put a policy on the answer above "+s.Name+" that steers such names with the ports they shall have",
-			"is true of no flow to names that %s below it, in line %d, steers: it decides by the name, so that nothing is asked upstream and no address is known", s.Name, s.At.Line)
-		return
 	}
-}
-
-// unknown decides a flow to a name of which no address is known.
-func (l *linter) unknown(q *Query) Decision {
-	of := *q
-	of.Answer = []Hop{{Name: q.Name}}
-	return l.policy.Decide(&of)
 }

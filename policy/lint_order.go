@@ -166,8 +166,7 @@ func (l *linter) belowAnswer(i int) {
 		if d.Rule != r || d.Denied != "" || len(q.Answer[0].Addrs) > 0 {
 			return false
 		}
-		ask := *q
-		ask.Answered, ask.Answer = false, nil
+		ask := q.unanswered()
 		first, trace := l.policy.Explain(&ask)
 		if !first.NeedAnswer || len(trace.Steps) == 0 {
 			return false
@@ -181,8 +180,7 @@ func (l *linter) belowAnswer(i int) {
 	if !ok {
 		return
 	}
-	ask := *q
-	ask.Answered, ask.Answer = false, nil
+	ask := q.unanswered()
 	decided := l.policy.Decide(q)
 	example := l.show(r, &ask) + "; with an answer of no address: " + decided.told()
 	l.find(r, BelowAnswer, &ask, example, "put it above "+above.Name+" if nothing is to be asked upstream for these names",

@@ -190,3 +190,10 @@ func (t *Then) admits(s *Service) bool {
 	}
 	return slices.ContainsFunc(t.Ports, s.among)
 }
+
+// unanswered is the query before its question has gone upstream.
+func (q *Query) unanswered() Query {
+	ask := *q
+	ask.Answered, ask.Answer = false, nil
+	return ask
+}

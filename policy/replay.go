@@ -93,8 +93,7 @@ func deviceName(q *Query) string {
 // again decides a recorded question; false if that takes an answer which is not
 // known.
 func (p *Policy) again(q *Query, recorded bool) (Decision, bool) {
-	ask := *q
-	ask.Answered, ask.Answer = false, nil
+	ask := q.unanswered()
 	d := p.Decide(&ask)
 	if !d.NeedAnswer {
 		return d, true
