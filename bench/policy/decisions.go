@@ -27,13 +27,16 @@ func decisions(names int) (measured, error) {
 		return measured{}, err
 	}
 	lots, cold, err := many(10_000)
+	if err != nil {
+		return measured{}, err
+	}
 	return measured{[]func(int){hit, first, few, lots, cold}, func(t []float64) {
 		figure("decision_hit", t[0], "ns")
 		figure("decision_hit_allocs", allocations(hit), "")
 		figure("decision_first", t[1]/1000, "us")
 		figure("policies_10000", t[3]/t[2], "x")
 		figure("policies_10000_cold", t[4]/t[2], "x")
-	}}, err
+	}}, nil
 }
 
 // A note is as long as what the gateway notes of an answer.

@@ -38,8 +38,7 @@ type measured struct {
 }
 
 func run(m *meter, names int, table string) error {
-	var rows []row
-	l, err := lists(names, func(r []row) { rows = r }) // first: what is built is weighed
+	rows, l, err := lists(names) // first: what is built is weighed
 	if err != nil {
 		return err
 	}
