@@ -238,9 +238,9 @@ describe() {
 
 skip() { echo "skip $work $1 $2"; } # PEER WHY
 
-# takes_part PEER: the echo is a measure for the cached row only.
+# takes_part PEER: the echo is a measure for what is answered from a cache.
 takes_part() {
-  if [ "$1" = echo ]; then [ "$work" = cached ]; return; fi
+  if [ "$1" = echo ]; then [[ $work == cached || $work == p99_20k ]]; return; fi
   [ "$mode" != smoke ] || [ "$1" = starferry ] || [ "$work" = cached ] || [ -n "$partly" ]
 }
 
@@ -383,8 +383,13 @@ once() {
   [ "$2" -lt "$warmups" ] || samples["$work $1"]+="$value "
 }
 
+# clock prints the processors' time since the machine started, and how much of it the machine's host has taken.
+clock() { awk '$1 == "cpu" { for (i = 2; i <= 9; i++) all += $i; print all, $9 }' /proc/stat; }
+
+declare -A taken=() # by work: percent of the processors' time
+
 row() {
-  local peer round still
+  local peer round still began
   describe "$1"
   [ "$work" = p99_20k ] || have dnsperf || unmeasured[$work]="dnsperf is not installed"
   [ "$proto" = udp ] || [ -s "$tmp/cert.pem" ] || unmeasured[$work]="openssl is not installed"
@@ -393,6 +398,7 @@ row() {
     ! takes_part "$peer" || { start "$peer" && right "$peer" && alive+=("$peer"); } || halt "$peer"
   done
   [ "$ask" = unique ] || for peer in "${alive[@]}"; do fill "$peer"; done
+  began=$(clock)
   for ((round = 0; round < runs + warmups; round++)); do
     still=()
     for peer in "${alive[@]}"; do
@@ -400,6 +406,7 @@ row() {
     done
     alive=("${still[@]}")
   done
+  taken[$work]=$(awk '{ printf "%.1f", ($1 > $3) ? 100 * ($2 - $4) / ($1 - $3) : 0 }' <<<"$(clock) $began")
   for peer in "${alive[@]}"; do halt "$peer"; done
   ratios
 }
@@ -594,7 +601,15 @@ facts() {
     ! have "$(program "$peer")" || versions+=", $peer $(version "$peer" || true)"
   done
   echo "In parentheses: ours over theirs. Measured by \`bench/dns.sh$([ "$mode" = full ] || echo " --$mode")\`: medians of $rounds runs of $seconds s (p99, and misses at full load: of five), ratios by run."
+  host
   echo "$(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo), $(nproc) cores, Linux $(uname -r), $(go env GOVERSION)${versions}."
+}
+
+# host tells how much of its time the machine did not have. The tail of the answers' times grows with that.
+host() {
+  local one out=""
+  for one in ${rows/memory/}; do [ -z "${taken[$one]:-}" ] || out+=", $one ${taken[$one]}"; done
+  [ -z "$out" ] || echo "Percent of the processors' time that the machine's host took (steal) while a row was measured: ${out#, }."
 }
 
 publish() {

@@ -22,7 +22,7 @@
 # it says below the table.
 #
 # Everything listens on loopback, at ports from SOAK_PORT (21900) up. SOAK_MOST is how many questions a second it
-# asks at most, SOAK_CACHE the size of the gateway's cache (16MiB).
+# asks at most (100000), SOAK_CACHE the size of the gateway's cache (16MiB).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source-path=SCRIPTDIR source=names.sh disable=SC1091
@@ -122,7 +122,7 @@ main() {
   gateway >"$tmp/gateway.yaml"
   "$tmp/bin/starferry" keygen --out "$tmp/gateway.key" >/dev/null 2>&1
   "$tmp/bin/starferry" check -q "$tmp/gateway.yaml"
-  "$tmp/bin/soak" -for "$span" -dir "$tmp" -bin "$tmp/bin" -answer "$ANSWER" -most "${SOAK_MOST:-50000}" \
+  "$tmp/bin/soak" -for "$span" -dir "$tmp" -bin "$tmp/bin" -answer "$ANSWER" -most "${SOAK_MOST:-100000}" \
     -gateway "127.0.0.1:$port" -metrics "127.0.0.1:$((port + 1))" -up0 "127.0.0.2:$((port + 3))" -up1 "127.0.0.3:$((port + 3))" &
   child=$!
   wait "$child"

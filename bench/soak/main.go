@@ -36,7 +36,7 @@ func main() {
 	flag.TextVar(&w.up[1], "up1", netip.AddrPort{}, "where the second upstream serves")
 	flag.TextVar(&w.answer, "answer", netip.Addr{}, "what upstream answers")
 	span := flag.Duration("for", 5*time.Minute, "how long")
-	most := flag.Int("most", 50000, "questions a second at most")
+	most := flag.Int("most", 100000, "questions a second at most")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
