@@ -52,7 +52,8 @@ type Source struct {
 
 	// MinLabels leaves out entries that cover what is under a name of fewer
 	// labels than this: 2 leaves out whole top-level domains, some of which
-	// well-kept lists hold. Below 2 they are taken, with a warning.
+	// well-kept lists hold. Below 2 they are taken, with a warning. So are
+	// exceptions that take out all that is under such a name.
 	MinLabels int
 	// Except names those that are meant, whatever MinLabels says.
 	Except []string
