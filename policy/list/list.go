@@ -92,6 +92,19 @@ func (s Source) OfNetworks() bool {
 	return s.Format == "rpz" && slices.ContainsFunc(s.Select, func(word string) bool { return rpzTriggers[word] != "" })
 }
 
+// Trigger returns whose addresses the networks are that are taken of a response
+// policy zone, those of clients (client-ip) or those in answers (response-ip);
+// empty for other formats.
+func (s Source) Trigger() string {
+	switch {
+	case s.Format != "rpz":
+		return ""
+	case slices.Contains(s.Select, ClientIP):
+		return ClientIP
+	}
+	return ResponseIP
+}
+
 // A nameReader takes one line after another and adds the entries that it finds.
 // It returns what is wrong with the line, if something is. After the last line it
 // takes nil.

@@ -25,6 +25,7 @@ type Stats struct {
 	WideOnes []string // the first few of them
 	WideOut  int      // exceptions so wide, which take out whatever is under them
 	WideOuts []string // the first few of them
+	Aside    int      // rules of a zone for networks, by the trigger that is not selected
 
 	name   string
 	line   int  // that is being read
