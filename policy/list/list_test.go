@@ -173,7 +173,7 @@ func TestWideExceptions(t *testing.T) {
 		out, wide int
 		warned    string
 	}{
-		{Source{}, adblock, "c.org d.info e.biz", 4, 0, "list : exceptions as wide as a top-level domain, taken: 4 (@@||com^, @@||*.net^$important, @@||org^$client=kiosk, @@||biz^); nothing under one that is taken is in the list; set min_labels: 2 to leave them out"},
+		{Source{}, adblock, "c.org d.info e.biz", 4, 0, "list : exceptions as wide as a top-level domain, taken, so that the list has nothing under them: 4 (@@||com^, @@||*.net^$important, @@||org^$client=kiosk, @@||biz^); set min_labels: 2 to leave them out"},
 		{Source{MinLabels: 2}, adblock, "a.com b.net c.org d.info e.biz", 4, 0, "left out: 4 (@@||com^"},
 		{Source{MinLabels: 2, Except: []string{"com"}}, adblock, "b.net c.org d.info e.biz", 3, 0, "left out: 3 (@@||*.net^"},
 		{Source{MinLabels: 3}, "||f.co.uk^\n@@||co.uk^\n", "f.co.uk", 1, 0, "left out: 1 (@@||co.uk^)"},

@@ -50,7 +50,11 @@ func (s Stats) Warnings() []string {
 		done, todo = "left out", "name those that are meant in except"
 	}
 	if s.WideOut > 0 {
-		out = append(out, fmt.Sprintf("list %s: exceptions as wide as a top-level domain, %s: %d (%s); nothing under one that is taken is in the list; %s", s.name, done, s.WideOut, some(s.WideOuts, s.WideOut), todo))
+		so := done
+		if !s.left {
+			so = "taken, so that the list has nothing under them"
+		}
+		out = append(out, fmt.Sprintf("list %s: exceptions as wide as a top-level domain, %s: %d (%s); %s", s.name, so, s.WideOut, some(s.WideOuts, s.WideOut), todo))
 	}
 	if s.Wide > 0 {
 		out = append(out, fmt.Sprintf("list %s: entries as wide as a top-level domain, %s: %d (%s); %s", s.name, done, s.Wide, some(s.WideOnes, s.Wide), todo))
