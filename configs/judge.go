@@ -91,6 +91,7 @@ func (f *fleet) judge(d *doc) {
 	f.checkRoutes(d, used)
 	f.checkUpstreams(d, used)
 	f.checkListeners(d, used)
+	f.checkPages(d, used)
 	f.checkAskers(d, used)
 	f.checkProfiles(d)
 	if d.policy != nil {
@@ -224,6 +225,18 @@ func (f *fleet) checkListeners(d *doc, used names) {
 				hint = "it has " + strings.Join(known, ", ")
 			}
 			d.warn(l.Pos(), "%s has no listener %s, unless it is a socket of systemd: the condition is never true; %s", n.name, l.Text(), hint)
+		}
+	}
+}
+
+// checkPages warns of pages that a gateway does not have.
+func (f *fleet) checkPages(d *doc, used names) {
+	for _, n := range f.users(d) {
+		if n.gateway == nil || len(n.gateway.DNS.BlockPage.Address) > 0 {
+			continue
+		}
+		for _, p := range used.pages {
+			d.warn(p.Pos(), "%s has no dns.block_page: what is blocked with a page has no data there; say where the page is, or write {address: [ADDRESSES]}", n.name)
 		}
 	}
 }

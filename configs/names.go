@@ -10,7 +10,7 @@ import (
 type names struct {
 	groups, devices, users []*yamlpos.Node
 	routes, upstreams      []*yamlpos.Node
-	listeners              []*yamlpos.Node
+	listeners, pages       []*yamlpos.Node
 	foreign                []foreign
 }
 
@@ -61,6 +61,7 @@ func (u *names) then(of *yamlpos.Map, key string) {
 	switch {
 	case b == nil:
 	case b.Text() == "page":
+		u.pages = append(u.pages, b)
 		u.foreign = append(u.foreign, foreign{m, "block", "an egress answers no devices, and has no page for them", "write block"})
 	case b.Text() == "truncate":
 		u.foreign = append(u.foreign, foreign{m, "block", "an egress is asked nothing over UDP: truncate is for the policy of a gateway", "leave the policy out, or write block"})

@@ -40,9 +40,17 @@ func FlowFamily(t uint16) (v6 bool, err error) {
 	return t == dns.TypeAAAA, nil
 }
 
-// FlowSource returns an address that flows of the device come from, for which
-// is holds.
-func FlowSource(d *device.Device, v6 bool, is func(netip.Addr) bool) (netip.Addr, error) {
+// FlowSource returns an address that a node takes flows of the device from, by
+// its directory. lan says that packets of offices reach it.
+func FlowSource(dir *state.Directory, d *device.Device, v6, lan bool) (netip.Addr, error) {
+	side := tunnel.Link
+	if len(d.LAN) > 0 {
+		side = tunnel.LAN
+	}
+	is := func(a netip.Addr) bool {
+		from, _, ok := sender(dir, side, a)
+		return ok && from.Device.ID == d.ID && (side == tunnel.Link || lan)
+	}
 	for a := range d.Sources(v6) {
 		if is(a) {
 			return a, nil
@@ -158,14 +166,7 @@ func (g *Gateway) flowFrom(name string, v6 bool) (*state.Entry, netip.Addr, erro
 	if !ok {
 		return nil, netip.Addr{}, fmt.Errorf("%q: %w; %s", name, errNoDevice, known(dir))
 	}
-	side := tunnel.Link
-	if len(e.Device.LAN) > 0 {
-		side = tunnel.LAN
-	}
-	src, err := FlowSource(e.Device, v6, func(a netip.Addr) bool {
-		from, _, ok := g.sender(side, a)
-		return ok && from.Device.ID == e.Device.ID && (side == tunnel.Link || g.set.TUN != "")
-	})
+	src, err := FlowSource(dir, e.Device, v6, g.set.TUN != "")
 	return e, src, err
 }
 
@@ -226,10 +227,7 @@ func (e *Egress) explainFlow(q control.Question) (*Explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	src, err := FlowSource(entry.Device, f.v6, func(a netip.Addr) bool {
-		from, ok := e.store.Directory().BySource(a)
-		return ok && from.Device.ID == entry.Device.ID
-	})
+	src, err := FlowSource(e.store.Directory(), entry.Device, f.v6, false)
 	if err != nil {
 		return nil, err
 	}

@@ -64,7 +64,10 @@ func (g *Gateway) forward(dst netip.Addr) (tunnel.Class, tunnel.Drop) {
 // sender returns who sends from a source, and the overlay address that the
 // source has inside the fleet.
 func (g *Gateway) sender(from tunnel.Side, src netip.Addr) (*state.Entry, netip.Addr, bool) {
-	dir := g.store.Directory()
+	return sender(g.store.Directory(), from, src)
+}
+
+func sender(dir *state.Directory, from tunnel.Side, src netip.Addr) (*state.Entry, netip.Addr, bool) {
 	if from == tunnel.LAN {
 		e, overlay, ok := dir.ByLAN(src)
 		return e, overlay, ok && overlay != src && e.Device.RoutesPool

@@ -83,7 +83,7 @@ func (c *compiler) readTest(m *yamlpos.Map) {
 		}
 	}
 	if n := m.Node("answer"); n != nil {
-		t.answer, t.known = c.readTestAnswer(n, t.name), true
+		t.answer, t.known = c.readTestAnswer(n, &t), true
 	}
 	if n := m.Node("want"); n != nil {
 		t.want = c.readWant(n)
@@ -190,8 +190,8 @@ func stand(s string) (posture.Result, error) {
 
 // assume reads what a name owns besides addresses that are written: an address
 // somewhere, by {country: CN}, {continent: AS} or {asn: 4134}, or another record,
-// by {mx: NAME} and the like.
-func (h *testHop) assume(n *yamlpos.Node) {
+// by {mx: NAME} and the like, which only a question of that type brings.
+func (h *testHop) assume(n *yamlpos.Node, t *testCase) {
 	m := n.AsMap()
 	for _, code := range readSome(m, "country", countryCode) {
 		h.places = append(h.places, place{Country: code})
@@ -210,6 +210,9 @@ func (h *testHop) assume(n *yamlpos.Node) {
 		for _, text := range readSome(m, key, read) {
 			h.values = append(h.values, Value{recordKeys[key], text})
 		}
+		if asked := rrtype.Name(t.rrtype); m.Has(key) && recordKeys[key] != t.rrtype {
+			m.KeyErrorf(key, fmt.Sprintf("ask: %s %s", t.name, strings.ToUpper(key)), "the answer to a question of type %s holds no %s records", asked, strings.ToUpper(key))
+		}
 	}
 	switch keys := len(m.Keys()); {
 	case keys == 0:
@@ -225,15 +228,15 @@ var assumptions = []string{"country", "continent", "asn", "mx", "ns", "ptr", "tx
 
 // readTestAnswer reads an assumed answer: addresses, places and records, each of
 // the name that stands before them, names that CNAMEs lead to; or none.
-func (c *compiler) readTestAnswer(n *yamlpos.Node, asked string) []testHop {
-	hops := []testHop{{name: asked}}
+func (c *compiler) readTestAnswer(n *yamlpos.Node, t *testCase) []testHop {
+	hops := []testHop{{name: t.name}}
 	if n.Text() == "none" {
 		return hops
 	}
 	for _, item := range members(n) {
 		last := &hops[len(hops)-1]
 		if item.Kind == yamlpos.Mapping {
-			last.assume(item)
+			last.assume(item, t)
 			continue
 		}
 		if a, err := anyAddr(item.Text()); err == nil {

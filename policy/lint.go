@@ -74,7 +74,7 @@ func (p *Policy) Lint(open func(path string) (io.ReadCloser, error)) []Finding {
 }
 
 func newLinter(open func(path string) (io.ReadCloser, error)) *linter {
-	return &linter{open: open, now: time.Now(), lists: map[string]*sampled{}, apart: map[[2]*match.Names]bool{}}
+	return &linter{open: open, now: time.Now(), lists: map[string]*sampled{}, apart: map[[2]*match.Names]bool{}, inside: map[[2]*match.Names]bool{}}
 }
 
 // look looks at one policy with conditions.
@@ -93,18 +93,20 @@ func (l *linter) look(i int) {
 
 // A linter looks at one policy.
 type linter struct {
-	policy *Policy // with a country database of invented addresses
-	open   func(path string) (io.ReadCloser, error)
-	now    time.Time
-	lists  map[string]*sampled
-	apart  map[[2]*match.Names]bool // pairs of lists of which it is known whether they share a name
-	places map[netip.Addr]place     // what an invented address stands for
-	found  []Finding
-	order  map[*Rule]int // the places of the policies
-	asking int           // the place of the first policy that looks at answers
-	cost   int           // what it takes to decide a question
-	work   int           // that was done for examples
-	proven int           // conditions that were looked at for proofs
+	policy   *Policy // with a country database of invented addresses
+	open     func(path string) (io.ReadCloser, error)
+	now      time.Time
+	lists    map[string]*sampled
+	apart    map[[2]*match.Names]bool // pairs of lists of which it is known whether they share a name
+	inside   map[[2]*match.Names]bool // and whether all names of the first are in the second
+	places   map[netip.Addr]place     // what an invented address stands for
+	found    []Finding
+	order    map[*Rule]int // the places of the policies
+	asking   int           // the place of the first policy that looks at answers
+	cost     int           // what it takes to decide a question
+	work     int           // that was done for examples
+	proven   int           // conditions that were looked at for proofs
+	compared int           // names that were looked for in other lists
 }
 
 func (l *linter) find(r *Rule, flaw Flaw, q *Query, example, hint, format string, args ...any) {

@@ -110,11 +110,13 @@ func (c *cond) hasAll(n *region, written bool) Truth {
 }
 
 // canBe reports whether a point of names can be: lists that share no name do not
-// both have one.
+// both have one, and what is in a list is in one that holds all of it.
 func (l *linter) canBe(leaves []*cond, at []Truth) bool {
 	for i, c := range leaves {
-		for k := range i {
-			if d := leaves[k]; at[i] == Yes && at[k] == Yes && l.disjoint(c, d) {
+		for k, d := range leaves {
+			switch {
+			case at[i] != Yes:
+			case at[k] == Yes && k < i && l.disjoint(c, d), at[k] == No && l.within(c, d):
 				return false
 			}
 		}
@@ -138,6 +140,20 @@ func (l *linter) disjoint(c, d *cond) bool {
 	return apart
 }
 
+// within reports whether it is proven that all names of a list are in another.
+func (l *linter) within(c, d *cond) bool {
+	if c.op != opName || d.op != opName || c.names == d.names || !l.wholly(c) || d.names == nil {
+		return false
+	}
+	pair := [2]*match.Names{c.names, d.names}
+	in, known := l.inside[pair]
+	if !known {
+		in = l.proveWithin(c, d)
+		l.inside[pair] = in
+	}
+	return in
+}
+
 // maxShort is how many names a list has at most that counts as written.
 const maxShort = 100
 
@@ -159,6 +175,34 @@ func (l *linter) wholly(c *cond) bool {
 	return s != nil && s.set == c.names
 }
 
+// maxCompared bounds how many names are looked for in other lists.
+const maxCompared = 10_000_000
+
+// proveWithin looks for each name of a list in the other one, and for what is one
+// label and two labels below it where that is in the list: what has these from an entry
+// that is no longer has all that stand to the name as they do.
+func (l *linter) proveWithin(c, d *cond) bool {
+	names, in, ok := l.all(c.list())
+	if !ok {
+		return false
+	}
+	for n := range names {
+		if l.compared++; l.compared > maxCompared {
+			return false
+		}
+		for _, s := range []string{n, someLabel + "." + n, someLabel + "." + otherLabel + "." + n} {
+			if _, ok := in.Lookup(s); !ok {
+				continue
+			}
+			m, ok := d.names.Lookup(s)
+			if !ok || s != n && (!d.names.Plain() || len(m.Name) > len(n)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 func (l *linter) proveApart(c, d *cond) bool {
 	a, inA, okA := l.all(c.list())
 	b, inB, okB := l.all(d.list())
@@ -167,6 +211,9 @@ func (l *linter) proveApart(c, d *cond) bool {
 	}
 	apart := func(names map[string]bool, in *match.Names) bool {
 		for n := range names {
+			if l.compared++; l.compared > maxCompared {
+				return false
+			}
 			for _, s := range []string{n, someLabel + "." + n, someLabel + "." + otherLabel + "." + n} {
 				if _, ok := in.Lookup(s); ok {
 					return false

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -138,6 +139,118 @@ func TestShadows(t *testing.T) {
 		if got := strings.Join(by, "|"); got != tt.by {
 			t.Errorf("%s\nshadowed by %q, want %q", tt.policies, got, tt.by)
 		}
+	}
+}
+
+// Lists that are too long to be taken name by name, and which of them cover which.
+var longLists = []struct{ above, below, by string }{
+	{"name: {list: more.txt}", "name: {list: many.txt}", "a"},
+	{"name: {list: many.txt}", "name: {list: more.txt}", ""},
+	{"name: {list: more.txt}", "name: {list: stray.txt}", ""}, // one name of many
+	{"name: {list: more.txt}", "name: {list: stars.txt}", "a"},
+	{"name: {list: more.txt}", "name: {list: [many.txt, stars.txt]}", "a"},
+	{"name: {list: stars.txt}", "name: {list: many.txt}", ""}, // the names themselves
+	{"name: {list: stars.txt}", "name: {list: deep.txt}", ""}, // and what is two labels below
+	{"name: {list: alone.txt}", "name: {list: many.txt}", ""}, // what is below
+	{"name: {list: many.txt}", "name: {list: alone.txt}", "a"},
+	{"name: {list: holes.txt}", "name: {list: alone.txt}", "a"}, // the exceptions are below these
+	{"name: {list: holes.txt}", "name: {list: many.txt}", ""},
+	{"name: {list: [holes.txt, more.txt]}", "name: {list: many.txt}", "a"},
+	{"name: {list: tld.txt}", "name: {list: many.txt}", "a"},
+	{"name: {list: more.txt}, group: [g, h]", "name: {list: many.txt}, group: [g]", "a"},
+	{"name: {list: more.txt}, group: [g]", "name: {list: many.txt}, group: [g, h]", ""},
+	{"name: {suffix: [n1.test, n2.test]}", "name: {list: many.txt}", ""},
+}
+
+func longList(path string) string {
+	line, of := "n%d.test\n", 150
+	switch path {
+	case "more.txt":
+		of = 300
+	case "stars.txt":
+		line = "*.n%d.test\n"
+	case "deep.txt":
+		line = "**.n%d.test\n"
+	case "alone.txt":
+		line = "=n%d.test\n"
+	case "holes.txt":
+		line = "||n%d.test^\n@@||good.n%[1]d.test^\n"
+	case "tld.txt":
+		return "test\n"
+	}
+	var out strings.Builder
+	for i := range of {
+		fmt.Fprintf(&out, line, i)
+	}
+	if path == "stray.txt" {
+		out.WriteString("stray.test\n")
+	}
+	return out.String()
+}
+
+func TestShadowsOfLongLists(t *testing.T) {
+	open := func(path string) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(longList(path))), nil }
+	for _, tt := range longLists {
+		src := "lists:\n"
+		for _, name := range []string{"many", "more", "stray", "stars", "deep", "alone", "tld"} {
+			src += "  " + name + ".txt: {file: " + name + ".txt, format: plain}\n"
+		}
+		src += "  holes.txt: {file: holes.txt, format: adblock}\npolicies:\n" +
+			"  - {name: a, if: {" + tt.above + "}, then: block}\n" +
+			"  - {name: c, if: {" + tt.below + "}, then: allow}\n"
+		p, err := policy.Parse("policy.yaml", []byte(src), open)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, src)
+		}
+		by := ""
+		for _, f := range p.Lint(open) {
+			if f.Flaw == policy.Shadowed {
+				by = strings.Join(f.By, " ")
+			}
+		}
+		if by != tt.by {
+			t.Errorf("%s below %s: shadowed by %q, want %q", tt.below, tt.above, by, tt.by)
+		}
+	}
+}
+
+// Where a long list is said to cover another no name is found that is only in the other.
+func TestLongListsHold(t *testing.T) {
+	found := 0
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 5))
+		name := func() string {
+			return strings.Repeat(pick(r, []string{"a.", "b.", "c."}), r.IntN(3)) + fmt.Sprintf("n%d.test", r.IntN(130))
+		}
+		lists := map[string]string{}
+		for i, most := range []string{"below", "above"} {
+			for range 110 + 600*i {
+				lists[most] += pick(r, []string{"", "", "=", "*.", "**."}) + name() + "\n"
+			}
+		}
+		if r.IntN(2) == 0 {
+			lists["above"] += "test\n"
+		}
+		open := func(path string) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(lists[path])), nil }
+		p, err := policy.Parse("policy.yaml", []byte("lists:\n  above: {file: above, format: plain}\n  below: {file: below, format: plain}\n"+
+			"policies:\n  - {name: a, if: {name: {list: above}}, then: block}\n  - {name: c, if: {name: {list: below}}, then: allow}\n"), open)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shadowed := slices.ContainsFunc(p.Lint(open), func(f policy.Finding) bool { return f.Flaw == policy.Shadowed })
+		if shadowed {
+			found++
+		}
+		for range 2000 {
+			n := strings.Repeat(pick(r, []string{"", "a.", "z."}), r.IntN(3)) + name()
+			d := p.Decide(&policy.Query{Name: n, Type: 1})
+			if shadowed && d.Rule != nil && d.Rule.Name == "c" {
+				t.Fatalf("seed %d: %s is in the list that is said to be covered only", seed, n)
+			}
+		}
+	}
+	if found == 0 || found == 200 {
+		t.Errorf("%d of 200 are covered", found)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/starferry/starferry/internal/yamlpos"
 	"github.com/starferry/starferry/policy/list"
@@ -120,6 +121,41 @@ func (c *compiler) networks(name string, at yamlpos.Pos) *match.Networks {
 		return nil
 	}
 	return l.nets
+}
+
+// ofZone warns of a zone that is asked for the addresses of answers and has those
+// of clients, or the other way round.
+func (c *compiler) ofZone(name string, o op, at yamlpos.Pos) {
+	l := c.lists[name]
+	if l == nil || l.failed {
+		return
+	}
+	want, other := list.ResponseIP, list.ClientIP
+	has, asked := "clients", "addresses of answers"
+	if o == opSource {
+		want, other, has, asked = other, want, asked, "who asks"
+	}
+	switch trigger := l.src.Trigger(); {
+	case trigger == other:
+		l.warnings = append(l.warnings, fmt.Sprintf("%v: list %s takes the %s that its zone has rules for (select: %s), and is looked into for %s: %s",
+			at, name, has, other, asked, meantBy(name, want, other)))
+	case trigger == want && l.nets.Len() == 0 && l.found[asNetworks].Aside > 0:
+		l.warnings = append(l.warnings, fmt.Sprintf("%v: list %s is never true here: what its zone has rules for are %s (select: %s), and it is looked into for %s: %s",
+			at, name, has, other, asked, meantBy(name, want, other)))
+	}
+}
+
+// meantBy says how each trigger of a zone is written.
+func meantBy(name string, triggers ...string) string {
+	var ways []string
+	for _, t := range triggers {
+		where := "network: " + name
+		if t == list.ResponseIP {
+			where = "answer: {network: " + name + "}"
+		}
+		ways = append(ways, where+" is for a list with select: ["+t+"]")
+	}
+	return strings.Join(ways, ", ")
 }
 
 // What a list is read as.

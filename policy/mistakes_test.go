@@ -2,6 +2,8 @@ package policy_test
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -286,6 +288,45 @@ policies:
 	}
 	if l := p.Lists(); len(l) != 5 || l[0].Name != "wide" || l[0].Entries != 2 || l[2].Bad != 1 || l[4].Entries != 1 {
 		t.Errorf("lists: %+v", l)
+	}
+}
+
+// A zone has rules for clients and for the addresses of answers. To look for one
+// among the other is hardly meant.
+func TestZonesOfTheOtherTrigger(t *testing.T) {
+	for _, tt := range []struct{ text, selects, when, want string }{
+		{"clients.rpz", "client-ip", "answer: {network: zone}", "policy.yaml:4:38: list zone takes the clients that its zone has rules for (select: client-ip), and is looked into for addresses of answers: answer: {network: zone} is for a list with select: [response-ip], network: zone is for a list with select: [client-ip]"},
+		{"clients.rpz", "", "answer: {network: [192.0.2.0/24, zone]}", "policy.yaml:4:53: list zone is never true here: what its zone has rules for are clients (select: client-ip), and it is looked into for addresses of answers: "},
+		{"answers.rpz", "", "network: zone", "policy.yaml:4:29: list zone takes the addresses of answers that its zone has rules for (select: response-ip), and is looked into for who asks: network: zone is for a list with select: [client-ip], answer"},
+		{"answers.rpz", "client-ip", "network: zone", "policy.yaml:4:29: list zone is never true here: what its zone has rules for are addresses of answers (select: response-ip), and it is looked into for who asks: "},
+		{"answers.rpz", "drop", "answer: {network: zone}", ""},
+		{"clients.rpz", "client-ip", "network: zone", ""},
+		{"both.rpz", "", "answer: {network: zone}", ""},
+		{"both.rpz", "client-ip", "network: zone", ""},
+		{"zone.rpz", "", "answer: {network: zone}", ""},
+	} {
+		zones := func(path string) (io.ReadCloser, error) {
+			text := map[string]string{
+				"answers.rpz": "32.7.2.0.192.rpz-ip CNAME rpz-drop.\n",
+				"both.rpz":    "32.7.2.0.192.rpz-ip CNAME .\n8.0.0.0.10.rpz-client-ip CNAME .\n",
+			}[path]
+			if text == "" {
+				return open(path)
+			}
+			return io.NopCloser(strings.NewReader(text)), nil
+		}
+		src := fmt.Sprintf("lists:\n  zone: {file: %s, format: rpz, select: [%s]}\npolicies:\n  - {name: p, if: {%s}, then: block}\n", tt.text, tt.selects, tt.when)
+		if tt.selects == "" {
+			src = strings.Replace(src, ", select: []", "", 1)
+		}
+		p, err := policy.Parse("policy.yaml", []byte(src), zones)
+		if err != nil {
+			t.Fatalf("%v\nin\n%s", err, src)
+		}
+		got := strings.Join(p.Warnings(), "\n")
+		if !strings.Contains(got, tt.want) || tt.want == "" && strings.Contains(got, "looked into") {
+			t.Errorf("%s, select [%s], %s: warned\n%s\nwant\n%s", tt.text, tt.selects, tt.when, got, tt.want)
+		}
 	}
 }
 

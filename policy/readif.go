@@ -251,6 +251,7 @@ func (c *compiler) readNetworks(n *yamlpos.Node, o op) cond {
 		text := item.Text()
 		if c.lists[text] != nil || looksNamed(text) {
 			either.kids = append(either.kids, cond{op: o, nets: c.networks(text, item.Pos()), text: "in list " + text})
+			c.ofZone(text, o, item.Pos())
 			continue
 		}
 		p := yamlpos.Value(item, netip.Prefix{}, prefix)

@@ -70,8 +70,10 @@ tests:
   - {device: alice, ask: www.example AAAA, posture: passing, time: 2026-05-04T12:00:00+02:00, answer: [192.0.2.1, {country: CN}], want: {steer: hong-kong}}
   - {device: {groups: [a], user: u, platform: linux, kind: network, network: 192.0.2.1}, ask: www.example, type: A, posture: {laptop: failing}, answer: none, listener: link, transport: udp, want: {deny: refused, policy: default}}
   - {device: {groups: a}, ask: www.example, flow: tcp/443, want: allow}
-  - {ask: www.example, answer: {mx: [m.example]}, want: {override: [192.0.2.1, x.example]}}
-  - {ask: www.example, answer: [{txt: x}, {continent: AS}, {asn: 4134}, {ns: n.example}, {ptr: p.example}], want: {block: nxdomain}}
+  - {ask: www.example MX, answer: {mx: [m.example]}, want: {override: [192.0.2.1, x.example]}}
+  - {ask: www.example TXT, answer: [{txt: x}, {continent: AS}, {asn: 4134}], want: {block: nxdomain}}
+  - {ask: www.example, type: NS, answer: {ns: n.example}, want: {block: nxdomain}}
+  - {ask: www.example PTR, answer: {ptr: p.example}, want: {block: nxdomain}}
   - {ask: www.example, want: {decision: allow, policy: default}}
   - {device: {identity: weak}, ask: www.example, want: {resolve: inner}}
 `

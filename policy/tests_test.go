@@ -139,6 +139,8 @@ func TestTestMistakes(t *testing.T) {
 		`{ask: x.example, answer: {country: CN, asn: 4134}, want: allow}`:      "several in one",
 		`{ask: x.example, answer: {}, want: allow}`:                            "want one of country, continent, asn, mx, ns, ptr, txt",
 		`{ask: x.example, answer: {continent: XX}, want: allow}`:               "is no continent",
+		`{ask: x.example, answer: {mx: mx.example}, want: allow}`:              "the answer to a question of type A holds no MX records",
+		`{ask: x.example NS, answer: [y.example, {txt: a}], want: allow}`:      "the answer to a question of type NS holds no TXT records",
 		`{ask: x.example, flow: tcp/80, listener: link, want: allow}`:          "a flow has no listener",
 		`{ask: x.example, transport: tls, want: allow}`:                        `"tls"`,
 		`{ask: x.example, time: noon, want: allow}`:                            "is no time",

@@ -18,6 +18,7 @@ import (
 	"github.com/starferry/starferry/device/posture"
 	"github.com/starferry/starferry/node"
 	"github.com/starferry/starferry/policy"
+	"github.com/starferry/starferry/state"
 )
 
 // decide answers from the files.
@@ -132,8 +133,7 @@ func (x *explaining) asker(set *configs.Set, now time.Time) (policy.Asker, error
 	return a, nil
 }
 
-// known returns the device as the node knows it: an egress only by what is
-// inside the fleet.
+// known returns the device as the node knows it.
 func (x *explaining) known(set *configs.Set) (*device.Device, error) {
 	if set.Gateway != nil {
 		return findDevice(set, x.device)
@@ -143,9 +143,7 @@ func (x *explaining) known(set *configs.Set) (*device.Device, error) {
 	}
 	for _, d := range set.Devices {
 		if string(d.ID) == x.device {
-			inside := *d
-			inside.LAN = nil
-			return &inside, nil
+			return inside(d), nil
 		}
 	}
 	return nil, fmt.Errorf("%s knows no device %q", x.devices, x.device)
@@ -166,9 +164,11 @@ func (x *explaining) flowQuery(set *configs.Set, q *policy.Query) (*policy.Query
 	if err != nil {
 		return nil, err
 	}
-	a.Source, err = node.FlowSource(a.Device, v6, func(src netip.Addr) bool {
-		return len(a.Device.LAN) == 0 || a.Device.RoutesPool && set.Gateway.TUN != "" && ownerOf(src, set.Devices) == a.Device.ID
-	})
+	dir, err := directory(set)
+	if err != nil {
+		return nil, err
+	}
+	a.Source, err = node.FlowSource(dir, a.Device, v6, set.Gateway != nil && set.Gateway.TUN != "")
 	if err != nil {
 		return nil, err
 	}
@@ -182,17 +182,25 @@ func (x *explaining) flowQuery(set *configs.Set, q *policy.Query) (*policy.Query
 	return node.FlowQuery(q.Name, v6, q.Answer, a, *q.Flow, q.Now), nil
 }
 
-// ownerOf returns whose network an address is in: the smallest one counts.
-func ownerOf(src netip.Addr, devices []*device.Device) (owner device.ID) {
-	smallest := -1
-	for _, d := range devices {
-		for _, p := range d.LAN {
-			if p.Contains(src) && p.Bits() > smallest {
-				owner, smallest = d.ID, p.Bits()
-			}
+// directory says who sends from an address, as the node's own does.
+func directory(set *configs.Set) (*state.Directory, error) {
+	var devices []*device.Device
+	for _, d := range set.Devices {
+		if set.Gateway == nil {
+			d = inside(d)
 		}
+		devices = append(devices, d)
 	}
-	return owner
+	store := state.New()
+	err := store.Update(func(tx state.Tx) error { return tx.ReplaceDevices(devices) })
+	return store.Directory(), err
+}
+
+// inside returns a device as an egress knows it: only by what is inside the fleet.
+func inside(d *device.Device) *device.Device {
+	known := *d
+	known.LAN = nil
+	return &known
 }
 
 // way says which nodes a route leads by, as far as the file knows.

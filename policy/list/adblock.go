@@ -159,6 +159,12 @@ func (r *rule) add(kind match.Kind, name []byte, to *collector) error {
 	if err != nil {
 		return err
 	}
+	if !r.off && to.isWide(kind, key) {
+		to.wideException(r, kind, name)
+		if to.stats.left {
+			return nil
+		}
+	}
 	to.stats.Entries++
 	if r.off {
 		set.Drop(kind, key)

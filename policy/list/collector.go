@@ -38,7 +38,7 @@ func (c *collector) addTo(set *match.NamesBuilder, kind match.Kind, name []byte)
 	if err != nil {
 		return err
 	}
-	if key.Labels() < c.min && kind != match.Exact && !c.meant[key] {
+	if c.isWide(kind, key) {
 		c.wide(kind, name)
 		if c.stats.left {
 			return nil
@@ -52,7 +52,8 @@ func (c *collector) addTo(set *match.NamesBuilder, kind match.Kind, name []byte)
 	return set.AddKey(kind, key)
 }
 
-// except adds an entry to those that are taken out.
+// except adds an entry to those that are taken out. It may be wide: what is
+// longer stays.
 func (c *collector) except(kind match.Kind, name []byte) error {
 	key, err := match.KeyOf(name)
 	if err != nil {
@@ -62,11 +63,27 @@ func (c *collector) except(kind match.Kind, name []byte) error {
 	return c.out.AddKey(kind, key)
 }
 
+// isWide reports whether what an entry covers is wider than lists may be trusted with.
+func (c *collector) isWide(kind match.Kind, key match.Key) bool {
+	return key.Labels() < c.min && kind != match.Exact && !c.meant[key]
+}
+
 func (c *collector) wide(kind match.Kind, name []byte) {
 	c.stats.Wide++
 	if len(c.stats.WideOnes) < maxWide {
 		clean, _ := match.Clean(string(name)) // it has a key
 		c.stats.WideOnes = append(c.stats.WideOnes, match.Match{Name: clean, Kind: kind}.String())
+	}
+}
+
+// wideException counts an exception that takes all that is under a wide name out
+// of the list, however long the entries are.
+func (c *collector) wideException(r *rule, kind match.Kind, name []byte) {
+	c.stats.WideOut++
+	if len(c.stats.WideOuts) < maxWide {
+		clean, _ := match.Clean(string(name)) // it has a key
+		of := Rules{Excepts: true, Important: r.important, Scope: r.scope}
+		c.stats.WideOuts = append(c.stats.WideOuts, of.String(match.Match{Name: clean, Kind: kind}))
 	}
 }
 

@@ -54,7 +54,7 @@ type hosts struct {
 }
 
 func (h *hosts) line(line []byte, to *collector) error {
-	line = uncomment(line, "#!")
+	line = uncomment(cut(line, '#'), "!") // hosts(5): from # to the end, also without a space before
 	if len(line) == 0 {
 		return nil
 	}

@@ -52,7 +52,8 @@ type Source struct {
 
 	// MinLabels leaves out entries that cover what is under a name of fewer
 	// labels than this: 2 leaves out whole top-level domains, some of which
-	// well-kept lists hold. Below 2 they are taken, with a warning.
+	// well-kept lists hold. Below 2 they are taken, with a warning. So are
+	// exceptions that take out all that is under such a name.
 	MinLabels int
 	// Except names those that are meant, whatever MinLabels says.
 	Except []string
@@ -89,6 +90,19 @@ func NetworkFormats() []string { return slices.Sorted(maps.Keys(networkFormats))
 // format that has names as well.
 func (s Source) OfNetworks() bool {
 	return s.Format == "rpz" && slices.ContainsFunc(s.Select, func(word string) bool { return rpzTriggers[word] != "" })
+}
+
+// Trigger returns whose addresses the networks are that are taken of a response
+// policy zone, those of clients (client-ip) or those in answers (response-ip);
+// empty for other formats.
+func (s Source) Trigger() string {
+	switch {
+	case s.Format != "rpz":
+		return ""
+	case slices.Contains(s.Select, ClientIP):
+		return ClientIP
+	}
+	return ResponseIP
 }
 
 // A nameReader takes one line after another and adds the entries that it finds.

@@ -39,6 +39,8 @@ func TestNames(t *testing.T) {
 			"www.one.test two.test a.b.two.test three.test four.test b x", 7, 2},
 		{"hosts", "# no\n127.0.0.1 localhost\n0.0.0.0 0.0.0.0\n0.0.0.0 a.test b.test # c.test\n::1\tip6-localhost\n::\td.test\ninf\n0.0.0.0\n0.0.0.0 http://x/ e.test",
 			"a.test b.test d.test e.test", "c.test www.a.test localhost inf", 4, 3},
+		{"hosts", "0.0.0.0 a.test#b.test c.test\n0.0.0.0 d.test e.test#! no#\n#0.0.0.0 f.test\n0.0.0.0#g.test\n0.0.0.0 !h.test\n0.0.0.0 i!.test\n",
+			"a.test d.test e.test", "b.test c.test f.test g.test h.test i.test", 3, 3},
 		{"dnsmasq", "server=/a.test/114.114.114.114\n#server=/b.test/1.1.1.1 # off\nserver=/c.test/d.test/1.1.1.1#53 # on\nlocal=/e.test/\nipset=/f.test/set\nnftset=/g.test/4#inet#t#s\nserver=/*.h.test/1.1.1.1\n" +
 			"server=/#/1.1.1.1\nserver=/i.test/d.c.test/#\nserver=1.1.1.1\nno-resolv\nserver=//1.1.1.1\naddress=/.j.test/::1\n",
 			"a.test www.a.test c.test x.c.test d.test e.test f.test g.test x.y.h.test j.test", "b.test h.test i.test d.c.test x.d.c.test", 10, 4},
@@ -157,6 +159,37 @@ func TestWideEntries(t *testing.T) {
 	}
 	if _, _, err := (Source{Format: "plain", Except: []string{"a b"}}).Names(strings.NewReader("x.test")); err == nil {
 		t.Error("a broken exception is taken")
+	}
+}
+
+// An exception of adblock's counts for more than all that is under it, so that a
+// wide one is as much as half a list. Where the longer name counts it takes out nothing else.
+func TestWideExceptions(t *testing.T) {
+	const adblock = "||a.com^\n||b.net^\n||c.org^\n||d.info^\n||e.biz^\n||f.co.uk^\n" +
+		"@@||com^\n@@||*.NET^$important\n@@||org^$client=kiosk\n@@|info^\n@@||biz^\n@@||biz^$badfilter\n@@||co.uk^\n"
+	for _, tt := range []struct {
+		s         Source
+		text, in  string
+		out, wide int
+		warned    string
+	}{
+		{Source{}, adblock, "c.org d.info e.biz", 4, 0, "list : exceptions as wide as a top-level domain, taken, so that the list has nothing under them: 4 (@@||com^, @@||*.net^$important, @@||org^$client=kiosk, @@||biz^); set min_labels: 2 to leave them out"},
+		{Source{MinLabels: 2}, adblock, "a.com b.net c.org d.info e.biz", 4, 0, "left out: 4 (@@||com^"},
+		{Source{MinLabels: 2, Except: []string{"com"}}, adblock, "b.net c.org d.info e.biz", 3, 0, "left out: 3 (@@||*.net^"},
+		{Source{MinLabels: 3}, "||f.co.uk^\n@@||co.uk^\n", "f.co.uk", 1, 0, "left out: 1 (@@||co.uk^)"},
+		{Source{Format: "dnsmasq"}, "server=/a.com/192.0.2.1\nserver=/net/192.0.2.1\nserver=/com/net/#\n", "a.com", 0, 1, ""},
+		{Source{Format: "rpz"}, "a.com CNAME .\n*.net CNAME .\n*.com CNAME rpz-passthru.\n*.net CNAME rpz-passthru.\n", "a.com", 0, 1, ""},
+	} {
+		if tt.s.Format == "" {
+			tt.s.Format = "adblock"
+		}
+		in, stats := covers(t, tt.s, tt.text, "a.com", "b.net", "c.org", "d.info", "e.biz", "f.co.uk")
+		if strings.Join(in, " ") != tt.in || stats.WideOut != tt.out || stats.Wide != tt.wide {
+			t.Errorf("%+v: covered: %s, want %s; %+v", tt.s, in, tt.in, stats)
+		}
+		if warned := strings.Join(stats.Warnings(), "\n"); !strings.Contains(warned, tt.warned) || (tt.warned == "") == strings.Contains(warned, "exceptions") {
+			t.Errorf("%+v: warned %q", tt.s, warned)
+		}
 	}
 }
 

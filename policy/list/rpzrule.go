@@ -33,7 +33,13 @@ type rpzData struct {
 var (
 	rpzActions  = []string{"nxdomain", "nodata", "drop", "tcp-only", "passthru", "local", "cname"}
 	rpzBlocks   = []string{"nxdomain", "nodata", "drop"}
-	rpzTriggers = map[string]string{"response-ip": "rpz-ip", "client-ip": "rpz-client-ip"}
+	rpzTriggers = map[string]string{ResponseIP: "rpz-ip", ClientIP: "rpz-client-ip"}
+)
+
+// The triggers of a zone that are networks, as they are selected.
+const (
+	ResponseIP = "response-ip"
+	ClientIP   = "client-ip"
 )
 
 // A selection is what of a zone goes into a set. A rule that does something
@@ -137,7 +143,7 @@ func newZoneNetworks(s Source) (networkReader, error) {
 		return nil, err
 	}
 	if sel.trigger == "" {
-		sel.trigger = rpzTriggers["response-ip"]
+		sel.trigger = rpzTriggers[ResponseIP]
 	}
 	z := new(zone)
 	return func(line []byte, to *netCollector) error {
@@ -150,6 +156,9 @@ func (r *rpzRule) network(sel *selection, to *netCollector) error {
 	if r.trigger != sel.trigger {
 		if r.trigger == "" || r.trigger == "rpz-ip" || r.trigger == "rpz-client-ip" {
 			to.stats.passed++
+			if r.trigger != "" {
+				to.stats.Aside++
+			}
 			return nil // another list may be made of it
 		}
 		return beyond("the trigger " + clip(r.trigger))

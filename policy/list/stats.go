@@ -23,6 +23,9 @@ type Stats struct {
 	Unsaid   int      // those of Bad that could be read, and say what a set cannot
 	Wide     int      // entries that cover a whole top-level domain, or less than MinLabels allows
 	WideOnes []string // the first few of them
+	WideOut  int      // exceptions so wide, which take out whatever is under them
+	WideOuts []string // the first few of them
+	Aside    int      // rules of a zone for networks, by the trigger that is not selected
 
 	name   string
 	line   int  // that is being read
@@ -42,11 +45,18 @@ type Place struct {
 // Warnings says what the operator should know of the list, a sentence each.
 func (s Stats) Warnings() []string {
 	var out []string
-	if s.Wide > 0 {
-		done, todo := "taken", "set min_labels: 2 to leave them out, or name those that are meant in except"
-		if s.left {
-			done, todo = "left out", "name those that are meant in except"
+	done, todo := "taken", "set min_labels: 2 to leave them out, or name those that are meant in except"
+	if s.left {
+		done, todo = "left out", "name those that are meant in except"
+	}
+	if s.WideOut > 0 {
+		so := done
+		if !s.left {
+			so = "taken, so that the list has nothing under them"
 		}
+		out = append(out, fmt.Sprintf("list %s: exceptions as wide as a top-level domain, %s: %d (%s); %s", s.name, so, s.WideOut, some(s.WideOuts, s.WideOut), todo))
+	}
+	if s.Wide > 0 {
 		out = append(out, fmt.Sprintf("list %s: entries as wide as a top-level domain, %s: %d (%s); %s", s.name, done, s.Wide, some(s.WideOnes, s.Wide), todo))
 	}
 	if s.Entries == 0 && s.passed > 0 {
