@@ -254,10 +254,22 @@ func TestCarriedAddresses(t *testing.T) {
 		"64:ff9b::192.0.2.10":   "NOERROR 60 AAAA 64:ff9b::c000:20a",
 		"2002:c000:20a::a00:1":  "NOERROR 60 AAAA 2002:c000:20a::a00:1",
 		"2001:db8:1::10.0.0.1":  "NOERROR 60 AAAA 2001:db8:1::a00:1",
-		"64:ff9b:1::a:0.0.0.10": "NOERROR 60 AAAA 64:ff9b:1::a:0:a",
+		"64:ff9b:1::10.0.0.1":   "SERVFAIL; EDE 0 rebinding: the answer holds 64:ff9b:1::a00:1, a private address" + private,
+		"64:ff9b:1:7:a:0:100:0": "SERVFAIL; EDE 0 rebinding: the answer holds 64:ff9b:1:7:a:0:100:0, a private address" + private,
+		"64:ff9b:1::198.19.0.1": "SERVFAIL; EDE 0 rebinding: the answer holds 64:ff9b:1::c613:1, an address of this network",
+		"::ffff:0:10.0.0.1":     "SERVFAIL; EDE 0 rebinding: the answer holds ::ffff:0:a00:1, a private address" + private,
+		// Teredo: the client 10.0.0.1, and the server 10.0.0.1.
+		"2001:0:c000:201:0:ffff:f5ff:fffe": "SERVFAIL; EDE 0 rebinding: the answer holds 2001:0:c000:201:0:ffff:f5ff:fffe, a private address" + private,
+		"2001:0:a00:1:0:ffff:3fff:fdf5":    "SERVFAIL; EDE 0 rebinding: the answer holds 2001:0:a00:1:0:ffff:3fff:fdf5, a private address" + private,
+		"2001:0:c000:201:0:ffff:a00:1":     "NOERROR 60 AAAA 2001:0:c000:201:0:ffff:a00:1",
+		// A prefix of one length, looked at as if it were of the other.
+		"64:ff9b:1:0:c0:2:a00:0":  "NOERROR 60 AAAA 64:ff9b:1:0:c0:2:a00:0",
+		"64:ff9b:1:a::192.0.2.10": "NOERROR 60 AAAA 64:ff9b:1:a::c000:20a",
 	} {
 		f := newFleet(t)
-		f.Private = func(_ string, a netip.Addr) bool { return a.IsPrivate() }
+		f.Private = func(_ string, a netip.Addr) bool {
+			return a.IsPrivate() || a.IsUnspecified() || a.IsLoopback() || netip.MustParsePrefix("0.0.0.0/8").Contains(a)
+		}
 		f.up.records = newZone(t, "carries.test. 60 IN AAAA "+addr+"\ncarries.test. 60 IN HTTPS 1 . ipv6hint="+addr).records
 		if got := f.dig(t, "alice", "carries.test AAAA"); got != want {
 			t.Errorf("%s: got %s, want %s", addr, got, want)
