@@ -467,18 +467,25 @@ func TestMalformedQuestions(t *testing.T) {
 	newer.SetEdns0(1232, false)
 	newer.IsEdns0().SetVersion(1)
 	pack := func(m *dns.Msg) []byte { b, _ := m.Pack(); return b }
+	strange := append(pack(newer), 1, 2, 3) // options of a form to come
+	strange[len(strange)-4] = 3
 	for _, tt := range []struct {
 		what  string
 		req   []byte
 		rcode int
+		opt   bool
 	}{
-		{"cut", good[:20], dns.RcodeFormatError},
-		{"two OPT records", pack(twoOPT), dns.RcodeFormatError},
-		{"a version of EDNS to come", pack(newer), dns.RcodeBadVers},
+		{"cut", good[:20], dns.RcodeFormatError, false},
+		{"two OPT records", pack(twoOPT), dns.RcodeFormatError, true},
+		{"a version of EDNS to come", pack(newer), dns.RcodeBadVers, true},
+		{"a version of EDNS to come, and its options", strange, dns.RcodeBadVers, true},
 	} {
 		var r dns.Msg
 		if err := r.Unpack(f.Handle(t.Context(), &listen.Client{Addr: from, Listener: "test", Transport: listen.UDP}, tt.req)); err != nil || r.Rcode != tt.rcode {
 			t.Errorf("%s: %v, %v; want %s", tt.what, r.Rcode, err, dns.RcodeToString[tt.rcode])
+		}
+		if opt := r.IsEdns0(); (opt != nil) != tt.opt || opt != nil && (opt.Version() != 0 || len(r.Question) != 1) {
+			t.Errorf("%s: got %v", tt.what, &r)
 		}
 	}
 }
