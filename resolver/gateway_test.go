@@ -228,6 +228,23 @@ func TestWhenTheChainFails(t *testing.T) {
 	}
 }
 
+// An override's CNAME may be for a name that is its target, and must not lead back.
+func TestAliasOfItself(t *testing.T) {
+	f := newFleet(t)
+	f.up.records = newZone(t, "itself.corp.test. 60 IN A 192.0.2.7\nwww.allowed.test. 60 IN CNAME alias.corp.test.\nalias.corp.test. 60 IN A 192.0.2.8").records
+	for asks, want := range map[string]string{
+		"itself.corp.test":       "NOERROR 60 A 192.0.2.7",
+		"itself.corp.test AAAA":  "NOERROR SOA 60",
+		"itself.corp.test CNAME": "NOERROR SOA 60",
+		"x.itself.corp.test":     "NOERROR 60 CNAME itself.corp.test., itself.corp.test. 60 A 192.0.2.7; EDE 4 policy itself",
+		"alias.corp.test":        "SERVFAIL; EDE 0 policy alias: the CNAME leads back to alias.corp.test",
+	} {
+		if got := f.dig(t, "alice", asks); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", asks, got, want)
+		}
+	}
+}
+
 func TestWhenUpstreamFails(t *testing.T) {
 	for asks, want := range map[string]string{
 		"www.allowed.test":      "SERVFAIL; EDE 22 upstream does not answer",
