@@ -66,8 +66,9 @@ func (q *Question) AppendShort(out []byte, rcode int, truncated bool) []byte {
 
 // Refusal is the answer of who does not look into a question: the header of the
 // request and its first question, with a response code, and an OPT record if it has
-// one that can be read (RFC 6891 section 6.1.1), which q is then. Of another version
-// than ours nothing else is said than that (section 6.1.3).
+// one, be it with options that cannot be read (RFC 6891 section 6.1.1). That is what q
+// is of then. Of another version than ours nothing else is said than that (section
+// 6.1.3).
 func Refusal(req []byte, rcode int) (resp []byte, q Question) {
 	end, asks := QuestionEnd(req)
 	if !asks {

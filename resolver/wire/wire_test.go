@@ -136,7 +136,7 @@ func readsOPT(t *testing.T, req []byte) {
 }
 
 // refuses holds that a refusal can be read, and has an OPT record of our version where
-// the message has one that can be read.
+// one of the message was found.
 func refuses(t *testing.T, req []byte) {
 	t.Helper()
 	if len(req) < HeaderLen {
