@@ -86,9 +86,9 @@ type rebinding struct {
 	more   []netip.Prefix
 }
 
-// inside are the networks that are no part of the Internet (RFC 6890) beside
-// those that netip knows.
-var inside = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10")}
+// inside are the networks that are no part of the Internet beside those that
+// netip knows (RFC 6890, and RFC 3879 for what was site-local).
+var inside = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("fec0::/10")}
 
 // newRebinding takes what the settings except, and the domains of groups of
 // resolvers: those are asked for what is inside.

@@ -18,6 +18,7 @@ func TestRebinding(t *testing.T) {
 		{"www.example", "192.168.1.5", true}, {"www.example", "127.0.0.1", true}, {"www.example", "0.0.0.0", true},
 		{"www.example", "169.254.1.1", true}, {"www.example", "100.64.0.1", true}, {"www.example", "fd00::1", true},
 		{"www.example", "fe80::1", true}, {"www.example", "::", true}, {"www.example", "::1", true},
+		{"www.example", "fec0::1", true}, {"www.example", "ff00::1", false},
 		{"www.example", "203.0.113.9", true},
 		{"www.example", "192.0.2.1", false}, {"www.example", "2001:db8::1", false},
 		{"lab.example", "192.168.1.5", false}, {"a.lab.example", "192.168.1.5", false}, {"notlab.example", "192.168.1.5", true},

@@ -139,14 +139,18 @@ func (a *asking) written(r policy.Record) dns.RR {
 	return rr
 }
 
-// alias answers with a CNAME and what its target has of the asked type.
+// alias answers with a CNAME and what its target has of the asked type. Who asks for
+// the target itself, which a policy for all names below a domain may be for too, gets
+// what that has.
 func (a *asking) alias(ctx context.Context, o *outcome, target string) *outcome {
 	h := a.header(a.ttl(steeredTTL))
 	h.Rrtype = dns.TypeCNAME
-	cname := &dns.CNAME{Hdr: h, Target: target + "."}
-	if a.Type == dns.TypeCNAME {
-		o.answer = []dns.RR{cname}
-		return o
+	itself := target == a.Name
+	if !itself {
+		o.answer = []dns.RR{&dns.CNAME{Hdr: h, Target: target + "."}}
+		if a.Type == dns.TypeCNAME {
+			return o
+		}
 	}
 	q := a.Question
 	q.Name = target
@@ -156,11 +160,14 @@ func (a *asking) alias(ctx context.Context, o *outcome, target string) *outcome 
 	}
 	hops, _ := follow(target, r.Answer)
 	p := a.passed(Overridden, hops, &r, false)
-	if p.action == Failed {
+	switch {
+	case p.action == Failed, itself:
 		return p
+	case owns(hops, a.Name):
+		return a.failed(edeOther, a.why("the CNAME leads back to "+a.Name))
 	}
 	o.rcode, o.ns = p.rcode, p.ns
-	o.answer = append([]dns.RR{cname}, p.answer...)
+	o.answer = append(o.answer, p.answer...)
 	return o
 }
 

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -63,6 +64,11 @@ func follow(name string, a *wire.Answer) (hops Facts, whole bool) {
 				if v, ok := valueOf(a.Msg, &rr); ok && len(h.Values) < maxAddrs && wire.NameIs(a.Msg, rr.Name, at) {
 					h.Values = append(h.Values, v)
 				}
+				if (rr.Type == wire.TypeHTTPS || rr.Type == wire.TypeSVCB) && wire.NameIs(a.Msg, rr.Name, at) {
+					known := len(h.Addrs)
+					h.Addrs = appendHints(h.Addrs, rr.Data, maxAddrs-addrs)
+					addrs += len(h.Addrs) - known
+				}
 				continue
 			}
 			all++
@@ -88,6 +94,32 @@ func follow(name string, a *wire.Answer) (hops Facts, whole bool) {
 		}
 		hops = append(hops, policy.Hop{Name: to})
 	}
+}
+
+// appendHints appends the addresses that the data of a service binding holds, n at
+// most: some clients connect to them and ask for no others (RFC 9460 section 7.3).
+func appendHints(addrs []netip.Addr, data []byte, n int) []netip.Addr {
+	at := 2
+	for at < len(data) && data[at] != 0 && data[at] < 0xc0 {
+		at += 1 + int(data[at])
+	}
+	if at++; at <= len(data) && data[at-1] != 0 { // compressed, which it must not be
+		at++
+	}
+	for at+4 <= len(data) {
+		key, value := binary.BigEndian.Uint16(data[at:]), data[at+4:]
+		length := int(binary.BigEndian.Uint16(data[at+2:]))
+		if length > len(value) {
+			break
+		}
+		at += 4 + length
+		size := map[uint16]int{uint16(dns.SVCB_IPV4HINT): 4, uint16(dns.SVCB_IPV6HINT): 16}[key]
+		for value = value[:length]; size > 0 && len(value) >= size && n > 0; n-- {
+			a, _ := netip.AddrFromSlice(value[:size])
+			addrs, value = append(addrs, a.Unmap()), value[size:]
+		}
+	}
+	return addrs
 }
 
 // valueOf returns what a record holds that policies can look at.
@@ -139,7 +171,12 @@ func merged(a, b Facts) Facts {
 			a = append(a, h)
 			continue
 		}
-		a[i].Addrs = append(a[i].Addrs[:len(a[i].Addrs):len(a[i].Addrs)], h.Addrs...)
+		a[i].Addrs = slices.Clip(a[i].Addrs)
+		for _, addr := range h.Addrs { // hints say what is said besides
+			if !slices.Contains(a[i].Addrs, addr) {
+				a[i].Addrs = append(a[i].Addrs, addr)
+			}
+		}
 	}
 	return a
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,6 +56,72 @@ func TestChain(t *testing.T) {
 	if n := len(chain("h0", records(t, long...))); n != maxHops {
 		t.Errorf("a long chain has %d hops, want %d", n, maxHops)
 	}
+}
+
+// The hints of a service binding are addresses of the name that has it.
+func TestHintsAreFacts(t *testing.T) {
+	for rr, want := range map[string]string{
+		"a.test. 60 IN HTTPS 1 . alpn=h2 ipv4hint=192.0.2.1,192.0.2.2 port=8443 ipv6hint=2001:db8::1": "[{a.test [192.0.2.1 192.0.2.2 2001:db8::1]}]",
+		"a.test. 60 IN SVCB 1 b.test. ipv4hint=192.0.2.1":                                             "[{a.test [192.0.2.1]}]",
+		"a.test. 60 IN HTTPS 1 . alpn=h2":                                                             "[{a.test []}]",
+		"x.test. 60 IN HTTPS 1 . ipv4hint=192.0.2.1":                                                  "[{a.test []}]",
+	} {
+		m := new(dns.Msg).SetQuestion("a.test.", dns.TypeHTTPS)
+		m.Answer = records(t, rr)
+		r, err := replyOf(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hops, _ := follow("a.test", r.Answer)
+		got := "["
+		for _, h := range hops {
+			got += fmt.Sprintf("{%s %v}", h.Name, h.Addrs)
+		}
+		if got += "]"; got != want {
+			t.Errorf("%s: %s, want %s", rr, got, want)
+		}
+	}
+}
+
+// A policy on the answer sees an address that an HTTPS record alone holds.
+func TestHintsAreJudged(t *testing.T) {
+	f := newFleet(t)
+	f.up.records = newZone(t, "hints.test. 60 IN HTTPS 1 . ipv4hint=203.0.113.20\nhints.test. 60 IN A 192.0.2.10").records
+	if got := f.dig(t, "the office", "hints.test A"); got != "NOERROR 60 A 192.0.2.10" {
+		t.Errorf("A: %s", got)
+	}
+	if got := f.dig(t, "the office", "hints.test HTTPS"); !strings.HasPrefix(got, "REFUSED; EDE 18 policy china-origins: ") {
+		t.Errorf("HTTPS: %s", got)
+	}
+}
+
+// FuzzHints holds the hints to those that the library reads.
+func FuzzHints(f *testing.F) {
+	for _, rr := range records(f, "a. 60 IN HTTPS 1 . alpn=h2 ipv4hint=192.0.2.1 ipv6hint=2001:db8::1", "a. 60 IN HTTPS 0 b.c.") {
+		b := make([]byte, 512)
+		n, err := dns.PackRR(rr, b, 0, nil, false)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b[3+10 : n])
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got := appendHints(nil, data, maxAddrs)
+		h := dns.RR_Header{Name: "a.", Rrtype: dns.TypeHTTPS, Class: dns.ClassINET, Rdlength: uint16(len(data))}
+		for at := 2; at < len(data) && data[at] != 0; at += 1 + int(data[at]) {
+			if data[at] >= 0xc0 {
+				return // what is compressed leads outside of what there is
+			}
+		}
+		rr, end, err := dns.UnpackRRWithHeader(h, data, 0)
+		if err != nil || end != len(data) {
+			return
+		}
+		want := hints(rr)
+		if want = want[:min(len(want), maxAddrs)]; !slices.Equal(got, want) {
+			t.Errorf("%x: %v, want %v", data, got, want)
+		}
+	})
 }
 
 func TestFactsTravel(t *testing.T) {

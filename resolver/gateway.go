@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -426,8 +427,12 @@ func (a *asking) refuses(addr netip.Addr) bool {
 	if a.leadsInside(addr) {
 		return true
 	}
-	within := carried(addr)
-	return within.IsValid() && a.leadsInside(within)
+	for _, within := range carried(addr) {
+		if within.IsValid() && a.leadsInside(within) {
+			return true
+		}
+	}
+	return false
 }
 
 func (a *asking) leadsInside(addr netip.Addr) bool {
@@ -440,7 +445,8 @@ func (a *asking) leadsInside(addr netip.Addr) bool {
 // rebinding is the answer in place of one with an address that it must not hold.
 func (a *asking) rebinding(bad netip.Addr) *outcome {
 	whose := "an address of this network"
-	if !a.g.Forbidden(bad) && !a.g.Forbidden(carried(bad)) {
+	within := carried(bad)
+	if !a.g.Forbidden(bad) && !slices.ContainsFunc(within[:], a.g.Forbidden) {
 		whose = "a private address; if that is meant, name it in dns.rebinding.except"
 	}
 	return a.failed(edeOther, "rebinding: the answer holds "+bad.String()+", "+whose)

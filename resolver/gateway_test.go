@@ -228,6 +228,23 @@ func TestWhenTheChainFails(t *testing.T) {
 	}
 }
 
+// An override's CNAME may be for a name that is its target, and must not lead back.
+func TestAliasOfItself(t *testing.T) {
+	f := newFleet(t)
+	f.up.records = newZone(t, "itself.corp.test. 60 IN A 192.0.2.7\nwww.allowed.test. 60 IN CNAME alias.corp.test.\nalias.corp.test. 60 IN A 192.0.2.8").records
+	for asks, want := range map[string]string{
+		"itself.corp.test":       "NOERROR 60 A 192.0.2.7",
+		"itself.corp.test AAAA":  "NOERROR SOA 60",
+		"itself.corp.test CNAME": "NOERROR SOA 60",
+		"x.itself.corp.test":     "NOERROR 60 CNAME itself.corp.test., itself.corp.test. 60 A 192.0.2.7; EDE 4 policy itself",
+		"alias.corp.test":        "SERVFAIL; EDE 0 policy alias: the CNAME leads back to alias.corp.test",
+	} {
+		if got := f.dig(t, "alice", asks); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", asks, got, want)
+		}
+	}
+}
+
 func TestWhenUpstreamFails(t *testing.T) {
 	for asks, want := range map[string]string{
 		"www.allowed.test":      "SERVFAIL; EDE 22 upstream does not answer",
@@ -254,10 +271,22 @@ func TestCarriedAddresses(t *testing.T) {
 		"64:ff9b::192.0.2.10":   "NOERROR 60 AAAA 64:ff9b::c000:20a",
 		"2002:c000:20a::a00:1":  "NOERROR 60 AAAA 2002:c000:20a::a00:1",
 		"2001:db8:1::10.0.0.1":  "NOERROR 60 AAAA 2001:db8:1::a00:1",
-		"64:ff9b:1::a:0.0.0.10": "NOERROR 60 AAAA 64:ff9b:1::a:0:a",
+		"64:ff9b:1::10.0.0.1":   "SERVFAIL; EDE 0 rebinding: the answer holds 64:ff9b:1::a00:1, a private address" + private,
+		"64:ff9b:1:7:a:0:100:0": "SERVFAIL; EDE 0 rebinding: the answer holds 64:ff9b:1:7:a:0:100:0, a private address" + private,
+		"64:ff9b:1::198.19.0.1": "SERVFAIL; EDE 0 rebinding: the answer holds 64:ff9b:1::c613:1, an address of this network",
+		"::ffff:0:10.0.0.1":     "SERVFAIL; EDE 0 rebinding: the answer holds ::ffff:0:a00:1, a private address" + private,
+		// Teredo: the client 10.0.0.1, and the server 10.0.0.1.
+		"2001:0:c000:201:0:ffff:f5ff:fffe": "SERVFAIL; EDE 0 rebinding: the answer holds 2001:0:c000:201:0:ffff:f5ff:fffe, a private address" + private,
+		"2001:0:a00:1:0:ffff:3fff:fdf5":    "SERVFAIL; EDE 0 rebinding: the answer holds 2001:0:a00:1:0:ffff:3fff:fdf5, a private address" + private,
+		"2001:0:c000:201:0:ffff:a00:1":     "NOERROR 60 AAAA 2001:0:c000:201:0:ffff:a00:1",
+		// A prefix of one length, looked at as if it were of the other.
+		"64:ff9b:1:0:c0:2:a00:0":  "NOERROR 60 AAAA 64:ff9b:1:0:c0:2:a00:0",
+		"64:ff9b:1:a::192.0.2.10": "NOERROR 60 AAAA 64:ff9b:1:a::c000:20a",
 	} {
 		f := newFleet(t)
-		f.Private = func(_ string, a netip.Addr) bool { return a.IsPrivate() }
+		f.Private = func(_ string, a netip.Addr) bool {
+			return a.IsPrivate() || a.IsUnspecified() || a.IsLoopback() || netip.MustParsePrefix("0.0.0.0/8").Contains(a)
+		}
 		f.up.records = newZone(t, "carries.test. 60 IN AAAA "+addr+"\ncarries.test. 60 IN HTTPS 1 . ipv6hint="+addr).records
 		if got := f.dig(t, "alice", "carries.test AAAA"); got != want {
 			t.Errorf("%s: got %s, want %s", addr, got, want)
@@ -455,18 +484,25 @@ func TestMalformedQuestions(t *testing.T) {
 	newer.SetEdns0(1232, false)
 	newer.IsEdns0().SetVersion(1)
 	pack := func(m *dns.Msg) []byte { b, _ := m.Pack(); return b }
+	strange := append(pack(newer), 1, 2, 3) // options of a form to come
+	strange[len(strange)-4] = 3
 	for _, tt := range []struct {
 		what  string
 		req   []byte
 		rcode int
+		opt   bool
 	}{
-		{"cut", good[:20], dns.RcodeFormatError},
-		{"two OPT records", pack(twoOPT), dns.RcodeFormatError},
-		{"a version of EDNS to come", pack(newer), dns.RcodeBadVers},
+		{"cut", good[:20], dns.RcodeFormatError, false},
+		{"two OPT records", pack(twoOPT), dns.RcodeFormatError, true},
+		{"a version of EDNS to come", pack(newer), dns.RcodeBadVers, true},
+		{"a version of EDNS to come, and its options", strange, dns.RcodeBadVers, true},
 	} {
 		var r dns.Msg
 		if err := r.Unpack(f.Handle(t.Context(), &listen.Client{Addr: from, Listener: "test", Transport: listen.UDP}, tt.req)); err != nil || r.Rcode != tt.rcode {
 			t.Errorf("%s: %v, %v; want %s", tt.what, r.Rcode, err, dns.RcodeToString[tt.rcode])
+		}
+		if opt := r.IsEdns0(); (opt != nil) != tt.opt || opt != nil && (opt.Version() != 0 || len(r.Question) != 1) {
+			t.Errorf("%s: got %v", tt.what, &r)
 		}
 	}
 }

@@ -106,16 +106,13 @@ func parse(req []byte) (in *inbound, resp []byte) {
 	return in, nil
 }
 
-// malformed answers what cannot be read: the header alone, with a code.
+// malformed answers what cannot be read, unless it is an answer itself.
 func malformed(req []byte, rcode int) []byte {
-	if len(req) < 12 || req[2]&0x80 != 0 {
+	if len(req) < wire.HeaderLen || req[2]&0x80 != 0 {
 		return nil
 	}
-	b := make([]byte, 12)
-	copy(b, req[:4])
-	b[2] = b[2]&0x79 | 0x80
-	b[3] = 0x80 | byte(rcode)
-	return b
+	resp, _ := wire.Refusal(req, rcode)
+	return resp
 }
 
 // An outcome is what comes of a question, before it is a message.

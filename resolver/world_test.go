@@ -143,6 +143,7 @@ policies:
   - name: alias
     if: {name: alias.corp.test}
     then: {override: {cname: www.allowed.test}}
+  - {name: itself, if: {name: {suffix: itself.corp.test}}, then: {override: {cname: itself.corp.test}}}
   - name: records
     if: {name: records.corp.test}
     then: {override: {a: 10.1.2.4, txt: ["v=spf1 -all"], https: "1 . alpn=h2"}}

@@ -21,25 +21,20 @@ const (
 	handle verdict = 0
 )
 
-// inspect looks at a message no further than it has to, and returns where its
-// question ends (for echoing it), headerLen if it has none that can be read.
-func inspect(b []byte) (end int, v verdict) {
+// inspect looks at a message no further than it has to.
+func inspect(b []byte) verdict {
 	if len(b) < headerLen || b[2]&0x80 != 0 {
-		return 0, ignore // not a message, or an answer: an answer to it could loop
-	}
-	end, ok := wire.QuestionEnd(b)
-	if !ok {
-		end = headerLen
+		return ignore // not a message, or an answer: an answer to it could loop
 	}
 	if op := b[2] >> 3 & 15; op != dns.OpcodeQuery {
-		return end, dns.RcodeNotImplemented
+		return dns.RcodeNotImplemented
 	}
 	// RFC 9619: a query has one question. RFC 1035: it has no answers; at most OPT
 	// and one signature follow.
-	if !ok || count(b, 0) != 1 || count(b, 1) != 0 || count(b, 2) != 0 || count(b, 3) > 2 {
-		return end, dns.RcodeFormatError
+	if _, ok := wire.QuestionEnd(b); !ok || count(b, 0) != 1 || count(b, 1) != 0 || count(b, 2) != 0 || count(b, 3) > 2 {
+		return dns.RcodeFormatError
 	}
-	return end, handle
+	return handle
 }
 
 // count returns one of the four counts of records in the header.
@@ -56,27 +51,11 @@ func offered(b []byte) int {
 	return dns.MinMsgSize
 }
 
-// refusal is the answer of a server that does not look into a question: its
-// header and itself, with a response code. If it has an OPT record that can be
-// read there is one in the answer (RFC 6891 section 6.1.1), with the client's
-// cookie.
-func (s *Server) refusal(c *Client, req []byte, end, rcode int) []byte {
-	b := append([]byte(nil), req[:end]...)
-	b[2] = b[2]&0x79 | 0x80 // keep opcode and RD
-	b[3] = byte(rcode & 15)
-	if b[2]>>3&15 == dns.OpcodeQuery {
-		b[3] |= req[3]&0x10 | 0x80 // CD, and RA
-	}
-	clear(b[4:headerLen])
-	if end > headerLen {
-		b[5] = 1
-	}
-	q, ok := wire.OPT(req)
-	if !ok {
-		return b
-	}
+// refusal is [wire.Refusal] with the client's cookie.
+func (s *Server) refusal(c *Client, req []byte, rcode int) []byte {
+	resp, q := wire.Refusal(req, rcode)
 	w := s.look(c, &q)
-	return wire.AppendOption(wire.AppendOPT(b, 0, &q, rcode, &wire.Explanation{}), 0, w.option[:w.n])
+	return wire.AppendOption(resp, 0, w.option[:w.n])
 }
 
 // asksCookie returns the response code for a message without a question that

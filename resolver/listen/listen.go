@@ -168,12 +168,12 @@ func (s *Server) answer(ctx context.Context, c *Client, req []byte) []byte {
 		return s.answerOdd(ctx, c, req)
 	}
 	w := s.look(c, &q)
-	return s.handled(ctx, c, req, q.End, &w)
+	return s.handled(ctx, c, req, &w)
 }
 
 // answerOdd is answer for a message that is not plain, or no question at all.
 func (s *Server) answerOdd(ctx context.Context, c *Client, req []byte) []byte {
-	end, v := inspect(req)
+	v := inspect(req)
 	if v == ignore {
 		s.dropped(c.Listener, Malformed)
 		return nil
@@ -186,35 +186,35 @@ func (s *Server) answerOdd(ctx context.Context, c *Client, req []byte) []byte {
 		if rcode, ok := s.asksCookie(c, req); ok {
 			v = verdict(rcode)
 		}
-		return s.refusal(c, req, end, int(v))
+		return s.refusal(c, req, int(v))
 	}
 	q, _ := wire.OPT(req)
 	w := s.look(c, &q)
-	return s.handled(ctx, c, req, end, &w)
+	return s.handled(ctx, c, req, &w)
 }
 
-// handled returns the handler's answer to a question, which ends there.
-func (s *Server) handled(ctx context.Context, c *Client, req []byte, end int, w *seen) []byte {
+// handled returns the handler's answer to a question.
+func (s *Server) handled(ctx context.Context, c *Client, req []byte, w *seen) []byte {
 	if w.state == cookie.Malformed { // RFC 7873 section 5.2.2
-		return s.refusal(c, req, end, dns.RcodeFormatError)
+		return s.refusal(c, req, dns.RcodeFormatError)
 	}
 	if l := s.Guard.Load; l != nil {
 		if !l.Enter() {
 			s.dropped(c.Listener, Busy)
-			return s.refusal(c, req, end, dns.RcodeServerFailure)
+			return s.refusal(c, req, dns.RcodeServerFailure)
 		}
 		defer l.Leave()
 	}
-	resp := s.guarded(ctx, c, req, end)
+	resp := s.guarded(ctx, c, req)
 	return wire.AppendOption(resp, 0, w.option[:w.n])
 }
 
 // guarded calls the handler and makes SERVFAIL of a panic.
-func (s *Server) guarded(ctx context.Context, c *Client, req []byte, end int) (resp []byte) {
+func (s *Server) guarded(ctx context.Context, c *Client, req []byte) (resp []byte) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.panicked(c, v)
-			resp = s.refusal(c, req, end, dns.RcodeServerFailure)
+			resp = s.refusal(c, req, dns.RcodeServerFailure)
 		}
 	}()
 	return s.Handle(ctx, c, req)

@@ -191,6 +191,51 @@ func TestWhatIsNoQuestion(t *testing.T) {
 	}
 }
 
+// Who sends an OPT record gets one, whatever is wrong with the rest.
+func TestRefusalsHaveOPT(t *testing.T) {
+	s := &Server{Handle: func(context.Context, *Client, []byte) []byte { return nil }}
+	edited := func(version uint8, edit func(m *dns.Msg)) []byte {
+		m := query("a.", 1232)
+		m.IsEdns0().SetVersion(version)
+		edit(m)
+		b, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	twice := func(m *dns.Msg) { m.Question = append(m.Question, dns.Question{Name: "b.c.", Qtype: 1, Qclass: 1}) }
+	notify := func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }
+	compressed := edited(0, func(m *dns.Msg) { m.Compress = true; m.Question = append(m.Question, m.Question[0], m.Question[0]) })
+	for what, tt := range map[string]struct {
+		msg   []byte
+		rcode int
+	}{
+		"two questions":                    {edited(0, twice), dns.RcodeFormatError},
+		"three that are the same":          {compressed, dns.RcodeFormatError},
+		"a notify":                         {edited(0, notify), dns.RcodeNotImplemented},
+		"two questions, EDNS version 1":    {edited(1, twice), dns.RcodeBadVers},
+		"a notify, EDNS version 3":         {edited(3, notify), dns.RcodeBadVers},
+		"two questions, the second is cut": {edited(0, twice)[:12+6+4], -1},
+	} {
+		var r dns.Msg
+		if err := r.Unpack(s.answer(t.Context(), &Client{Listener: "test", Transport: UDP}, tt.msg)); err != nil {
+			t.Errorf("%s: unreadable answer: %v", what, err)
+			continue
+		}
+		opt := r.IsEdns0()
+		if tt.rcode < 0 {
+			if opt != nil || r.Rcode != dns.RcodeFormatError {
+				t.Errorf("%s: got %v", what, &r)
+			}
+			continue
+		}
+		if opt == nil || opt.Version() != 0 || r.Rcode != tt.rcode || len(r.Question) != 1 || r.Question[0].Name != "a." {
+			t.Errorf("%s: got %v", what, &r)
+		}
+	}
+}
+
 func TestPanicIsServfail(t *testing.T) {
 	var dropped []string
 	s := &Server{Handle: echo(nil), Dropped: func(l, why string) { dropped = append(dropped, l+" "+why) }}

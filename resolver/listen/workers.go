@@ -117,7 +117,7 @@ func (s *Server) reply(ctx context.Context, name string, p *packet) []byte {
 		return s.limitsOdd(c, resp)
 	}
 	w := s.look(c, &q)
-	resp := truncated(s.handled(ctx, c, req, q.End, &w), s.most(c, w.proven, len(req), min(q.Size, most)))
+	resp := truncated(s.handled(ctx, c, req, &w), s.most(c, w.proven, len(req), min(q.Size, most)))
 	return s.limits(c, &q, &w, resp, 0)
 }
 

@@ -157,7 +157,7 @@ func (s *server) account(begun time.Time, reply []byte, err error) (now time.Tim
 	now = time.Now()
 	if err != nil {
 		s.counts.failures.Add(1)
-		if !errors.Is(err, errBusy) && !errors.Is(err, errUnheard) { // which say nothing of the server
+		if !blameless(err) {
 			s.health.failed(err, begun, now)
 		}
 		return now
@@ -169,6 +169,11 @@ func (s *server) account(begun time.Time, reply []byte, err error) (now time.Tim
 	s.counts.took(took)
 	s.health.answered(took, now)
 	return now
+}
+
+// blameless reports whether an error says nothing of how the server is.
+func blameless(err error) bool {
+	return errors.Is(err, errBusy) || errors.Is(err, errUnheard) || errors.Is(err, errUnreadable)
 }
 
 // timedOut reports whether a try ended because its time did.

@@ -15,6 +15,9 @@ var (
 	// errTruncated: the rest has to be asked for over TCP.
 	errTruncated = errors.New("a truncated answer")
 	errBroken    = errors.New("an answer that cannot be read")
+	// errUnreadable: an answer whose frame is right, with a record that cannot be
+	// read. That is the work of who has the name, not of the server.
+	errUnreadable = errors.New("an answer with a record that cannot be read")
 )
 
 // check reports whether msg answers q, which was sent as sent, and returns it
@@ -45,8 +48,11 @@ func check(msg, sent []byte, q *Question, mixed bool) ([]byte, error) {
 	if r.foreign {
 		return nil, errMismatch
 	}
-	if !ok || !r.plain && new(dns.Msg).Unpack(msg[:end]) != nil {
+	if !ok {
 		return nil, errBroken
+	}
+	if !r.plain && new(dns.Msg).Unpack(msg[:end]) != nil {
+		return nil, errUnreadable
 	}
 	return msg[:end], nil
 }

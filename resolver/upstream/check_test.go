@@ -107,7 +107,7 @@ func TestCheck(t *testing.T) {
 		}},
 		{what: "a broken odd type", q: www, change: func(m *dns.Msg) {
 			m.Answer = append(m.Answer, &dns.RFC3597{Hdr: dns.RR_Header{Name: "www.example.com.", Rrtype: dns.TypeHTTPS, Class: 1}, Rdata: "00"})
-		}, err: errBroken},
+		}, err: errUnreadable},
 	}
 	for _, tt := range tests {
 		sent := appendQuery(nil, &tt.q, 7, manner{edns: true})

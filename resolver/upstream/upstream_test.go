@@ -312,6 +312,38 @@ func TestAServerThatFailedIsAskedLast(t *testing.T) {
 	})
 }
 
+// Who has a name can put records there that nobody can read: servers are no worse
+// for passing them on, and are asked for other names as before.
+func TestAnUnreadableRecordIsNoFailureOfTheServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := "192.0.2.1:53", "192.0.2.2:53"
+		unreadable := func(_ string, q *dns.Msg) []*dns.Msg {
+			r := reply(q, 0)
+			r.Answer = []dns.RR{&dns.RFC3597{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeHTTPS, Class: 1}, Rdata: "00"}}
+			return []*dns.Msg{r}
+		}
+		w := &world{t: t, servers: map[string]func(string, *dns.Msg) []*dns.Msg{a: unreadable, b: unreadable}}
+		g := w.group(Failover, a, b)
+		if _, err := g.Resolve(t.Context(), new(dns.Msg).SetQuestion("odd.", dns.TypeHTTPS)); !errors.Is(err, errUnreadable) {
+			t.Errorf("error %v", err)
+		}
+		for _, s := range g.Status() {
+			if !s.Up {
+				t.Errorf("%s is down: %v", s.Server, s.Err)
+			}
+		}
+		w.servers[a] = func(_ string, q *dns.Msg) []*dns.Msg {
+			r := reply(q, 0)
+			r.Answer = []dns.RR{&dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}} // no message has that
+			return []*dns.Msg{r}
+		}
+		if _, err := g.Resolve(t.Context(), new(dns.Msg).SetQuestion("broken.", dns.TypeHTTPS)); err == nil || g.Status()[0].Up {
+			t.Errorf("what sends no messages is up; error %v", err)
+		}
+		w.wg.Wait()
+	})
+}
+
 func TestEqualQuestionsGoOutOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, servers: map[string]func(string, *dns.Msg) []*dns.Msg{

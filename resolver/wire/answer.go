@@ -152,13 +152,15 @@ type records struct {
 	names names
 }
 
-// begin begins behind the question, which ends at body.
+// begin begins behind the questions, which end at body.
 func (r *records) begin(msg []byte, body int) {
 	r.msg, r.off = msg, body
 	for i := range r.left {
 		r.left[i] = binary.BigEndian.Uint16(msg[6+2*i:])
 	}
-	r.names.add(HeaderLen, body-5)
+	if msg[4] == 0 && msg[5] <= 1 { // the names of several questions are not looked at
+		r.names.add(HeaderLen, body-5)
+	}
 }
 
 // next returns the next record, and false at the end or where the message is
@@ -308,8 +310,8 @@ func (a *Answer) Records(yield func(Record) bool) {
 	}
 }
 
-// Records walks over the records of a message with one question or none until one cannot be read, or the
-// loop ends.
+// Records walks over the records of a message until one cannot be read, or the loop
+// ends.
 func Records(msg []byte) func(yield func(Record) bool) {
 	return func(yield func(Record) bool) {
 		at, ok := body(msg)

@@ -48,7 +48,7 @@ func Parse(req []byte) (q Question, ok bool) {
 	if req[11] == 0 {
 		return q, q.End == len(req)
 	}
-	return q, q.readOPT(req[q.End:])
+	return q, q.readOPT(req[q.End:]) && q.Version == 0
 }
 
 // QuestionEnd returns where the first question of a message ends, if it has one
@@ -61,20 +61,43 @@ func QuestionEnd(msg []byte) (end int, ok bool) {
 	return end + 4, ok && end+4 <= len(msg)
 }
 
-// body returns where the records of a message begin that has one question at
-// most.
-func body(msg []byte) (int, bool) {
-	if len(msg) < HeaderLen || msg[4] != 0 || msg[5] > 1 {
+// body returns where the records of a message begin.
+func body(msg []byte) (at int, ok bool) {
+	if len(msg) < HeaderLen {
 		return 0, false
 	}
-	if msg[5] == 0 {
+	left := binary.BigEndian.Uint16(msg[4:])
+	if left == 0 {
 		return HeaderLen, true
 	}
-	return QuestionEnd(msg)
+	at, ok = QuestionEnd(msg)
+	for ; ok && left > 1; left-- {
+		at, ok = further(msg, at)
+	}
+	return at, ok
+}
+
+// further returns where a question ends that is not the first. Its name may be
+// compressed.
+func further(msg []byte, off int) (end int, ok bool) {
+	for off < len(msg) {
+		switch c := int(msg[off]); {
+		case c == 0:
+			return off + 5, off+5 <= len(msg)
+		case c >= 0xc0:
+			return off + 6, off+6 <= len(msg)
+		case c > 63:
+			return 0, false
+		default:
+			off += 1 + c
+		}
+	}
+	return 0, false
 }
 
 // OPT reads the OPT record of a request that [Parse] does not take: of another
-// class, or with more records. It reports false if there is none that can be read.
+// class, or with more questions or records. It reports false if there is none that
+// can be read. Of one of another version than 0 it reads no options.
 func OPT(req []byte) (q Question, ok bool) {
 	for rr := range Records(req) {
 		if rr.Type == typeOPT {
@@ -102,7 +125,7 @@ func nameEnd(req []byte) (int, bool) {
 
 // readOPT reads the OPT record that is all of b (RFC 6891 section 6.1.2).
 func (q *Question) readOPT(b []byte) bool {
-	if len(b) < optFixed || b[0] != 0 || binary.BigEndian.Uint16(b[1:]) != typeOPT || b[5] != 0 || b[6] != 0 {
+	if len(b) < optFixed || b[0] != 0 || binary.BigEndian.Uint16(b[1:]) != typeOPT || b[5] != 0 {
 		return false
 	}
 	if int(binary.BigEndian.Uint16(b[9:])) != len(b)-optFixed {
@@ -110,6 +133,9 @@ func (q *Question) readOPT(b []byte) bool {
 	}
 	q.EDNS, q.Version, q.DO = true, b[6], b[7]&0x80 != 0
 	q.Size = max(MinSize, int(binary.BigEndian.Uint16(b[3:])))
+	if q.Version != 0 {
+		return true
+	}
 	q.Options = b[optFixed:]
 	for rest := q.Options; len(rest) > 0; {
 		_, _, next, ok := option(rest)

@@ -64,6 +64,36 @@ func (q *Question) AppendShort(out []byte, rcode int, truncated bool) []byte {
 	return out
 }
 
+// Refusal is the answer of who does not look into a question: the header of the
+// request and its first question, with a response code, and an OPT record if it has
+// one, be it with options that cannot be read (RFC 6891 section 6.1.1). That is what q
+// is of then. Of another version than ours nothing else is said than that (section
+// 6.1.3).
+func Refusal(req []byte, rcode int) (resp []byte, q Question) {
+	end, asks := QuestionEnd(req)
+	if !asks {
+		end = HeaderLen
+	}
+	q, _ = OPT(req)
+	if q.Version != 0 {
+		rcode = badVersion
+	}
+	resp = append(make([]byte, 0, end+optFixed), req[:end]...)
+	resp[2] = resp[2]&0x79 | 0x80 // keep opcode and RD
+	resp[3] = byte(rcode & 15)
+	if resp[2]&0x78 == 0 { // a query
+		resp[3] |= req[3]&0x10 | 0x80 // CD, and RA
+	}
+	clear(resp[4:HeaderLen])
+	if asks {
+		resp[5] = 1
+	}
+	return AppendOPT(resp, 0, &q, rcode, &Explanation{}), q
+}
+
+// badVersion is the response code BADVERS.
+const badVersion = 16
+
 // An Explanation is an extended error (RFC 8914); the zero value is none.
 type Explanation struct {
 	Given bool

@@ -81,8 +81,10 @@ func FuzzParse(f *testing.F) {
 	f.Add(ask(f, "www.example.com.", dns.TypeA, nil))
 	f.Add(ask(f, `a\.b\200.Example.`, dns.TypeHTTPS, edns))
 	f.Add(ask(f, ".", dns.TypeNS, cookie))
+	f.Add([]byte("\x00\x01\x01\x00\x00\x02\x00\x00\x00\x00\x00\x01\x01a\x00\x00\x01\x00\x01\xc0\x0c\x00\x1c\x00\x01\x00\x00\x29\x04\xd0\x00\x01\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, req []byte) {
 		readsOPT(t, req)
+		refuses(t, req)
 		q, ok := Parse(req)
 		if !ok {
 			return
@@ -130,6 +132,27 @@ func readsOPT(t *testing.T, req []byte) {
 		t.Errorf("read %+v of %v", q, opt)
 	case !ok && opt != nil && opt.Hdr.Name == "." && opt.Version() == 0 && opt.ExtendedRcode() == 0 && len(m.Question) < 2 && len(m.Answer)+len(m.Ns) == 0:
 		t.Errorf("%v is not read", opt)
+	}
+}
+
+// refuses holds that a refusal can be read, and has an OPT record of our version where
+// one of the message was found.
+func refuses(t *testing.T, req []byte) {
+	t.Helper()
+	if len(req) < HeaderLen {
+		return
+	}
+	resp, q := Refusal(req, dns.RcodeFormatError)
+	var r dns.Msg
+	if err := r.Unpack(resp); err != nil {
+		t.Fatalf("an unreadable refusal: %v\n%x", err, resp)
+	}
+	rcode, opt := dns.RcodeFormatError, r.IsEdns0()
+	if q.Version != 0 {
+		rcode = dns.RcodeBadVers
+	}
+	if r.Rcode != rcode || q.EDNS != (opt != nil) || opt != nil && opt.Version() != 0 || resp[0] != req[0] || resp[1] != req[1] || !r.Response {
+		t.Errorf("of %+v the refusal is %v", q, &r)
 	}
 }
 
