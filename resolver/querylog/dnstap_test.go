@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -264,7 +265,6 @@ func TestDnstapFileIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "tap.fstrm")
 		c := tapConfig(Dnstap{File: file})
-		c.Keep = 1
 		for _, questions := range []int{3, 0, 0, 0, 1, 0} {
 			l, end := running(t, c)
 			for range questions {
@@ -275,8 +275,12 @@ func TestDnstapFileIsKept(t *testing.T) {
 			}
 			end()
 		}
-		if n := messages(t, asides(t, file)[0]); n != 2 {
-			t.Errorf("%d messages in the last file that was put aside", n)
+		var got []int
+		for _, name := range asides(t, file) {
+			got = append(got, messages(t, name))
+		}
+		if want := []int{6, 2}; !slices.Equal(got, want) {
+			t.Errorf("messages in files that were put aside: %d, want %d", got, want)
 		}
 		if n := messages(t, file); n != 0 {
 			t.Errorf("%d messages in the file of the last start", n)
@@ -292,6 +296,7 @@ func TestDnstapFileIsTakenAway(t *testing.T) {
 		write := func() {
 			l.OfferWire(full(), question, reply)
 			time.Sleep(time.Second)
+			synctest.Wait()
 		}
 		write()
 		if err := os.Rename(file, file+".1"); err != nil {

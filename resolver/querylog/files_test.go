@@ -158,6 +158,7 @@ func TestFileIsTakenAway(t *testing.T) {
 		write := func(name string) {
 			l.Offer(named(name))
 			time.Sleep(time.Second)
+			synctest.Wait() // it may look for the file at this very moment
 		}
 		write("a")
 		if err := os.Remove(file); err != nil {
