@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/starferry/starferry/resolver"
 	"github.com/starferry/starferry/resolver/querylog"
 	"github.com/starferry/starferry/resolver/replay"
+	dnswire "github.com/starferry/starferry/resolver/wire"
 )
 
 // queries writes the query log of a gateway. Without one, what was decided is
@@ -137,11 +139,26 @@ func written(r *querylog.Record, d *resolver.Record) {
 	for _, h := range d.Hops {
 		r.Hops = append(r.Hops, querylog.Hop{Name: h.Name, Addrs: h.Addrs})
 	}
-	if d.Addr.IsValid() {
-		r.Addrs = append(r.Addrs, d.Addr)
-	} else if d.Action == resolver.Allowed && len(d.Hops) > 0 {
-		r.Addrs = append(r.Addrs, d.Hops[len(d.Hops)-1].Addrs...)
+	r.Addrs = answered(r.Addrs, d)
+}
+
+// answered appends the addresses that an asker got.
+func answered(to []netip.Addr, d *resolver.Record) []netip.Addr {
+	switch {
+	case d.Addr.IsValid():
+		return append(to, d.Addr)
+	case d.Action == resolver.Allowed && len(d.Hops) > 0:
+		return append(to, d.Hops[len(d.Hops)-1].Addrs...)
 	}
+	for rr := range dnswire.Records(d.Reply) {
+		if rr.Section > 0 {
+			break
+		}
+		if a, ok := rr.Addr(); ok {
+			to = append(to, a)
+		}
+	}
+	return to
 }
 
 // cached says which cache had an answer, as records do.

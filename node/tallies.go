@@ -1,6 +1,7 @@
 package node
 
 import (
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -17,14 +18,21 @@ type tallies struct{ by sync.Map } // tally → *atomic.Uint64
 type tally struct {
 	action resolver.Action
 	policy string
-	rcode  int
+	rcode  int // unassigned for all that have no name: a resolver may say any, and each would be a time series
 }
+
+// unassigned stands beyond the response codes, which have twelve bits (RFC 6891
+// section 6.1.3).
+const unassigned = 1 << 12
 
 var decisionsDesc = prometheus.NewDesc("starferry_decisions_total",
 	"Questions answered, by what was done and the policy that decided.", []string{"action", "policy", "rcode"}, nil)
 
 // of returns the counter of answers of a kind.
 func (t *tallies) of(action resolver.Action, policy string, rcode int) *atomic.Uint64 {
+	if _, named := dns.RcodeToString[rcode]; rcode >= 0 && !named {
+		rcode = unassigned
+	}
 	k := tally{action, policy, rcode}
 	if n, ok := t.by.Load(k); ok {
 		return n.(*atomic.Uint64)
@@ -46,10 +54,16 @@ func (t *tallies) Collect(to chan<- prometheus.Metric) {
 	})
 }
 
-// rcodeName returns the name of a response code, none for silence.
+// rcodeName returns the name of a response code or its number, none for silence,
+// and other for all without a name.
 func rcodeName(rcode int) string {
-	if rcode < 0 {
+	switch name, named := dns.RcodeToString[rcode]; {
+	case named:
+		return name
+	case rcode < 0:
 		return "none"
+	case rcode == unassigned:
+		return "other"
 	}
-	return dns.RcodeToString[rcode]
+	return strconv.Itoa(rcode)
 }

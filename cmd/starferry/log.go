@@ -145,9 +145,9 @@ type scan struct {
 }
 
 // open opens a file. One that was removed since the files were listed has no lines.
-func (s *scan) open(file string, mustBe bool) (*querylog.Reader, func(), error) {
+func (s *scan) open(ctx context.Context, file string, mustBe bool) (*querylog.Reader, func(), error) {
 	if file == querylog.Stdout {
-		return querylog.NewReader(s.in), func() {}, nil
+		return querylog.NewReader(interruptible(ctx, s.in)), func() {}, nil
 	}
 	r, c, err := querylog.Open(file)
 	switch {
@@ -159,6 +159,18 @@ func (s *scan) open(file string, mustBe bool) (*querylog.Reader, func(), error) 
 	return nil, nil, err
 }
 
+// interruptible reads what may say nothing for long, and ends with ctx: a read
+// from a pipe or a terminal cannot be broken off.
+func interruptible(ctx context.Context, from io.Reader) io.Reader {
+	r, w := io.Pipe()
+	context.AfterFunc(ctx, func() { w.Close() })
+	go func() {
+		_, err := io.Copy(w, from)
+		w.CloseWithError(err)
+	}()
+	return r
+}
+
 // each calls do for each record that is wanted.
 func (s *scan) each(ctx context.Context, args []string, do func(*querylog.Record, []byte)) error {
 	files, err := s.files(args)
@@ -166,7 +178,7 @@ func (s *scan) each(ctx context.Context, args []string, do func(*querylog.Record
 		return err
 	}
 	for _, file := range files {
-		r, done, err := s.open(file, slices.Contains(args, file) || len(files) == 1)
+		r, done, err := s.open(ctx, file, slices.Contains(args, file) || len(files) == 1)
 		if err != nil {
 			return err
 		}

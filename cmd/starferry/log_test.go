@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,4 +61,30 @@ func TestLogFollow(t *testing.T) {
 			t.Errorf("it says %q", errs.String())
 		}
 	})
+}
+
+// Who reads a log from a pipe that is silent can be told to end.
+func TestLogOfSilentPipeEnds(t *testing.T) {
+	for _, args := range [][]string{{"log", "tail", "-f", "-"}, {"log", "tail", "-"}, {"log", "top", "-"}, {"log", "grep", "-"}} {
+		synctest.Test(t, func(t *testing.T) {
+			in, w := io.Pipe()
+			defer w.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			var out, errs bytes.Buffer
+			ended := make(chan int, 1)
+			go func() { ended <- run(ctx, args, in, &out, &errs) }()
+			synctest.Wait()
+			cancel()
+			synctest.Wait()
+			select {
+			case status := <-ended:
+				if status != 0 || errs.Len() > 0 {
+					t.Errorf("%q: status %d, %s", args, status, errs.String())
+				}
+			default:
+				w.Close()
+				t.Fatalf("%q goes on", args)
+			}
+		})
+	}
 }

@@ -121,7 +121,7 @@ func (s *scan) latest(ctx context.Context, args []string, n int, f *follower, do
 
 // lines calls do for each line of a file.
 func (s *scan) lines(ctx context.Context, file string, mustBe bool, do func([]byte)) error {
-	r, done, err := s.open(file, mustBe)
+	r, done, err := s.open(ctx, file, mustBe)
 	if err != nil {
 		return err
 	}

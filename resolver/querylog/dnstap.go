@@ -87,6 +87,11 @@ func (t *tap) tidy(ctx context.Context) error {
 }
 
 func (t *tap) ready(ctx context.Context) error {
+	if t.w != nil && !t.stands() {
+		if err := t.close(); err != nil {
+			return err
+		}
+	}
 	switch {
 	case t.w != nil:
 		return nil
@@ -97,15 +102,33 @@ func (t *tap) ready(ctx context.Context) error {
 	}
 }
 
+// stands reports whether what is open can be gone on with: a file must have the
+// name of the log still, and all that was written to it.
+func (t *tap) stands() bool {
+	f, ok := t.below.(*os.File)
+	if !ok {
+		return true
+	}
+	if st, err := f.Stat(); err == nil && !st.Mode().IsRegular() {
+		return true
+	}
+	now, is := t.holds(f, t.size)
+	return is && now >= t.size
+}
+
+// emptyStream is how long a stream without a message is: its beginning and its end.
+const emptyStream = 54
+
 // create begins a file. A stream has one beginning, so that one that is there
-// is put aside.
+// is put aside, unless it has no message: a node that fails to start and is
+// started again must not push out what is kept.
 func (t *tap) create() error {
-	if st, err := os.Lstat(t.file); err == nil && st.Mode().IsRegular() && st.Size() > 0 {
+	if st, err := os.Lstat(t.file); err == nil && st.Mode().IsRegular() && st.Size() > emptyStream {
 		if err := t.putAside(); err != nil {
 			return err
 		}
 	}
-	f, err := os.OpenFile(t.file, os.O_WRONLY|os.O_CREATE, fileMode)
+	f, err := os.OpenFile(t.file, os.O_WRONLY|os.O_CREATE|os.O_APPEND|os.O_TRUNC, fileMode)
 	if err != nil {
 		return err
 	}

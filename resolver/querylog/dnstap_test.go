@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -256,6 +257,88 @@ func TestDnstapFile(t *testing.T) {
 			checkPair(t, got, full())
 		}
 	})
+}
+
+// A file of dnstap is put aside for its size, and because a stream has one
+// beginning: not for each reload, nor by starts that write nothing.
+func TestDnstapFileIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "tap.fstrm")
+		c := tapConfig(Dnstap{File: file})
+		for _, questions := range []int{3, 0, 0, 0, 1, 0} {
+			l, end := running(t, c)
+			for range questions {
+				l.OfferWire(full(), question, reply)
+				time.Sleep(time.Second)
+				l.Reopen()
+				time.Sleep(time.Second)
+			}
+			end()
+		}
+		var got []int
+		for _, name := range asides(t, file) {
+			got = append(got, messages(t, name))
+		}
+		if want := []int{6, 2}; !slices.Equal(got, want) {
+			t.Errorf("messages in files that were put aside: %d, want %d", got, want)
+		}
+		if n := messages(t, file); n != 0 {
+			t.Errorf("%d messages in the file of the last start", n)
+		}
+	})
+}
+
+// A file that others rename or cut is followed by a whole one.
+func TestDnstapFileIsTakenAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "tap.fstrm")
+		l, end := running(t, tapConfig(Dnstap{File: file}))
+		write := func() {
+			l.OfferWire(full(), question, reply)
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		write()
+		if err := os.Rename(file, file+".1"); err != nil {
+			t.Fatal(err)
+		}
+		write()
+		if err := os.Truncate(file, 0); err != nil {
+			t.Fatal(err)
+		}
+		write()
+		end()
+		if a, b := messages(t, file+".1"), messages(t, file); a != 2 || b != 2 {
+			t.Errorf("%d messages in the renamed file, %d in that of the name", a, b)
+		}
+		if n := len(asides(t, file)); n != 0 {
+			t.Errorf("%d files were put aside", n)
+		}
+	})
+}
+
+func asides(t *testing.T, file string) []string {
+	t.Helper()
+	names, err := aside(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// messages counts what is in a file that must be a whole stream.
+func messages(t *testing.T, name string) int {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	got := make(chan *dnstap.Dnstap, 10)
+	if err := decode(f, false, got); err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+	return len(got)
 }
 
 func TestDnstapPrivacy(t *testing.T) {

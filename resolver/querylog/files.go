@@ -124,6 +124,21 @@ func newShelf(file string, c *Config) *shelf {
 
 func (s *shelf) due() <-chan struct{} { return s.more }
 
+// holds reports whether an open file is still the one of the log's name, and how
+// long it is now. One that others have renamed or removed would take records that
+// nobody finds. What cannot be looked at is taken to be as it was.
+func (s *shelf) holds(f *os.File, size int64) (now int64, is bool) {
+	at, err := os.Stat(s.file)
+	if err != nil {
+		return size, !errors.Is(err, fs.ErrNotExist)
+	}
+	own, err := f.Stat()
+	if err != nil {
+		return size, true
+	}
+	return at.Size(), os.SameFile(at, own)
+}
+
 // putAside puts the file aside, and has the shelf looked after.
 func (s *shelf) putAside() error {
 	if err := putAside(s.file, time.Now()); err != nil {

@@ -149,6 +149,45 @@ func TestReopen(t *testing.T) {
 	})
 }
 
+// Nobody has to say that a file was removed or renamed. One that others cut has
+// room again.
+func TestFileIsTakenAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "q.jsonl")
+		l, end := running(t, Config{File: file, MaxSize: int64(3 * len(fullLine))})
+		write := func(name string) {
+			l.Offer(named(name))
+			time.Sleep(time.Second)
+			synctest.Wait() // it may look for the file at this very moment
+		}
+		write("a")
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		write("b")
+		if err := os.Rename(file, file+".1"); err != nil {
+			t.Fatal(err)
+		}
+		write("c")
+		write("d")
+		if err := os.Truncate(file, 0); err != nil {
+			t.Fatal(err)
+		}
+		write("e")
+		write("f")
+		end()
+		if got, err := Files(file); err != nil || !slices.Equal(got, []string{file + ".1", file}) {
+			t.Errorf("%q, %v", got, err)
+		}
+		if got := names(readAll(t, file)); got != "b e f" {
+			t.Errorf("%q", got)
+		}
+		if s := l.Stats()[0]; s.Written != 6 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 // What a crash has cut ends with its line, and so do those who read.
 func TestCutLineIsMended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

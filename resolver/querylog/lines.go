@@ -52,10 +52,19 @@ func (l *lines) tidy(ctx context.Context) error {
 	return err
 }
 
-// ready opens the file, or puts it aside if it is too old.
+// ready opens the file, lets go of one that has another name by now, and puts it
+// aside if it is too old.
 func (l *lines) ready(context.Context) error {
 	if l.file == nil && l.stdout() {
 		return l.standard()
+	}
+	if l.file != nil && l.regular {
+		var is bool
+		if l.size, is = l.holds(l.file, l.size); !is {
+			if err := l.close(); err != nil {
+				return err
+			}
+		}
 	}
 	if l.file != nil && l.aged() {
 		if err := l.turn(); err != nil {

@@ -11,11 +11,12 @@ import (
 // A sink is where records go. Only its outlet calls it, one call at a time.
 type sink interface {
 	wantsWire() bool
-	// ready opens what is not open, or fails: then records wait.
+	// ready opens what is not open, or what others have moved, or fails: then
+	// records wait.
 	ready(ctx context.Context) error
 	// write writes records until one fails, and returns how many it has written.
 	write(batch []entry) (int, error)
-	// close lets go of what is open, so that ready opens it anew.
+	// close lets go of what is open.
 	close() error
 }
 
@@ -35,11 +36,11 @@ const (
 
 // An outlet is a sink with its queue.
 type outlet struct {
-	name   string
-	sink   sink
-	queue  *queue
-	log    *slog.Logger
-	reopen atomic.Bool
+	name  string
+	sink  sink
+	queue *queue
+	log   *slog.Logger
+	hurry atomic.Bool // the sink is to be tried again at once
 	trouble
 
 	retry   time.Time // when the sink may be tried again
@@ -89,11 +90,8 @@ func (o *outlet) end(ctx context.Context) {
 
 // drain has the sink write all that waits, unless it is not ready.
 func (o *outlet) drain(ctx context.Context) {
-	if o.reopen.Swap(false) {
+	if o.hurry.Swap(false) {
 		o.retry = time.Time{}
-		if err := o.sink.close(); err != nil {
-			o.report(err)
-		}
 	}
 	if time.Now().Before(o.retry) {
 		return

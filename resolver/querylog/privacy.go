@@ -14,8 +14,9 @@ import (
 )
 
 // Privacy says what becomes of the fields of who asked: client, port,
-// server_name, device, user and source. It is done before a record is kept, so
-// that neither memory nor disk ever has what shall not be there.
+// server_name, device, user and source, and of what else tells of the asker. It
+// is done before a record is kept, so that neither memory nor disk ever has what
+// shall not be there.
 type Privacy uint8
 
 // The ways, and what stands in these fields.
@@ -25,7 +26,8 @@ const (
 	// Hash puts a pseudonym in place of each: the same one for the same value for
 	// as long as the key is the same. That of an address is an address in 100::/64,
 	// which nobody has (RFC 6666), that of a word begins with "~". The port is
-	// dropped; groups and posture stay.
+	// dropped; groups and posture stay. The reason of a denial is left out in both
+	// ways: it says how the asker stands, and names the device.
 	Hash
 	// Drop leaves nothing, and no groups or posture either, which together may
 	// point at one device.
@@ -146,6 +148,9 @@ func (p *pseudonyms) word(field, value string) string {
 // hide does to the record what the way says.
 func (p *pseudonyms) hide(r *Record, how Privacy) {
 	r.Privacy = how
+	if how != Keep && r.Action == "deny" {
+		r.Reason = ""
+	}
 	switch how {
 	case Keep:
 	case Hash:

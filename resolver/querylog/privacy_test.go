@@ -95,6 +95,23 @@ func TestPrivacy(t *testing.T) {
 	}
 }
 
+// A denial says which device it is and how it stands; of a block the policy
+// alone is told.
+func TestReasonsOfDenials(t *testing.T) {
+	for _, c := range []struct {
+		how    Privacy
+		action string
+		kept   bool
+	}{{Keep, "deny", true}, {Hash, "deny", false}, {Drop, "deny", false}, {Hash, "block", true}, {Drop, "block", true}} {
+		r := full()
+		r.Action, r.Reason = c.action, "policy p: device laptop is not one of those demanded"
+		got, _ := hidden(t, Config{Privacy: c.how}, r)
+		if want := map[bool]string{true: r.Reason}[c.kept]; got.Reason != want {
+			t.Errorf("%v of %s: %q, want %q", c.how, c.action, got.Reason, want)
+		}
+	}
+}
+
 func TestPseudonymsAreBounded(t *testing.T) {
 	p := newPseudonyms([]byte("key"))
 	a := netip.MustParseAddr("10.0.0.0")

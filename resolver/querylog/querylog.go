@@ -168,13 +168,14 @@ func (l *Log) Run(ctx context.Context) error {
 // nobody reads must not keep a process from ending.
 const lastCall = 3 * farewell
 
-// Reopen has files opened anew by their names, for those who rename them.
+// Reopen has files that were renamed begun anew by their names now, and what
+// failed tried again. Without it that is done a little later.
 func (l *Log) Reopen() {
 	if l == nil {
 		return
 	}
 	for _, o := range l.outlets {
-		o.reopen.Store(true)
+		o.hurry.Store(true)
 		o.queue.rouse()
 	}
 }
