@@ -102,6 +102,9 @@ func (r *rules) swap(newer *fetch.Newer, do func(func() error) error) (both [2]*
 		if l, err = r.load(); err != nil {
 			return err
 		}
+		if err := l.Policy.Shrunk(r.now()); err != nil {
+			return err
+		}
 		return policy.TestsErr(l.Policy.RunTests(l.Devices, time.Now()))
 	}); err != nil {
 		return both, err
