@@ -10,6 +10,11 @@
 // answered by the old one. Only what was taken there replaces the copy on disk:
 // a start finds nothing that was refused before.
 //
+// Lists are looked for independently of each other: a publisher that is slow, or
+// says nothing, keeps nobody else's list waiting. What a policy needs that is only
+// about to be read lies beside the copy of before until [Fetcher.Keep] says that
+// this policy is in force: if it is refused, the one in force has its copies still.
+//
 // The names of publishers are resolved by [Config.Dial], which must not need the
 // lists itself.
 package fetch
@@ -17,7 +22,6 @@ package fetch
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -42,11 +46,10 @@ type Config struct {
 	MaxSize int64          // of a list, in bytes
 	Log     *slog.Logger
 
-	// Apply puts to use what can be opened by the given opener, by the URLs of
-	// all lists: a newer text for one of them, and the copies that there are. An
-	// error says why not, and that all is as it was. It may call the fetcher's
-	// methods. Nil takes all.
-	Apply func(open list.Opener) error
+	// Apply puts to use a newer text for one of the lists. An error says why not,
+	// and that all is as it was. It may call the fetcher's methods, and is called
+	// for one text at a time. Nil takes all.
+	Apply func(*Newer) error
 }
 
 // DefaultMaxSize is enough for ten million names.
@@ -54,17 +57,19 @@ const DefaultMaxSize = 256 << 20
 
 // A Fetcher keeps the copies. It is safe for concurrent use.
 type Fetcher struct {
-	cfg     Config
-	changed chan struct{} // has one element if the lists changed
+	cfg      Config
+	changed  chan struct{} // has one element if the lists changed
+	offering sync.Mutex    // held while a text is offered, until it is a copy or refused
 
 	mu     sync.Mutex
 	copies map[string]*held // by their URLs
 	order  []string
+	busy   map[string]int // how often each URL is being looked for
 }
 
 // New returns a fetcher of no lists. The folder is made when the first one comes.
 func New(cfg Config) (*Fetcher, error) {
-	left, err := filepath.Glob(filepath.Join(cfg.Dir, "*.new"))
+	left, err := filepath.Glob(filepath.Join(cfg.Dir, "*"+asComing))
 	if err != nil {
 		return nil, fmt.Errorf("looking for what a broken download left: %w", err)
 	}
@@ -80,7 +85,7 @@ func New(cfg Config) (*Fetcher, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Fetcher{cfg: cfg, changed: make(chan struct{}, 1)}, nil
+	return &Fetcher{cfg: cfg, changed: make(chan struct{}, 1), busy: map[string]int{}}, nil
 }
 
 // IsURL reports whether a policy means a list that is fetched by this path.
@@ -102,6 +107,8 @@ type held struct {
 	url      string
 	lists    []policy.Download
 	copy     record
+	file     fs.FileInfo // of the copy, when it was looked at last
+	aside    bool        // the copy lies beside the one of the policy in force
 	next     time.Time
 	failures int
 	err      error
@@ -112,6 +119,11 @@ type held struct {
 func (f *Fetcher) Set(lists []policy.Download) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.set(lists)
+	f.wake()
+}
+
+func (f *Fetcher) set(lists []policy.Download) {
 	old := f.copies
 	f.copies, f.order = map[string]*held{}, nil
 	for _, d := range lists {
@@ -124,18 +136,27 @@ func (f *Fetcher) Set(lists []policy.Download) {
 		h.lists = append(h.lists, d)
 	}
 	for url, h := range f.copies {
-		if was := old[url]; was != nil && slices.EqualFunc(was.lists, h.lists, isKeptAs) {
+		was := old[url]
+		same := was != nil && slices.EqualFunc(was.lists, h.lists, isKeptAs)
+		if same && f.untouched(was) {
 			all := h.lists
 			*h = *was
 			h.lists = all
 			continue
 		}
-		h.copy = f.find(h)
+		f.find(h)
+		if same && !h.copy.have() {
+			h.copy.Counts = was.copy.Counts // what comes in its place is held against them
+		}
 		h.next = h.copy.Checked.Add(h.refresh())
 	}
+}
+
+// wake has Run look again at what is due when.
+func (f *Fetcher) wake() {
 	select {
 	case f.changed <- struct{}{}:
-	default: // it is known already
+	default: // it will
 	}
 }
 
@@ -166,26 +187,22 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// Path returns where the copy of a list lies, whether there is one or not.
-func (f *Fetcher) Path(url string) string { return Copy(f.cfg.Dir, url) }
-
 // Open opens the copy of a list. If there is none the error says why.
 func (f *Fetcher) Open(url string) (io.ReadCloser, error) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	h := f.copies[url]
-	var have bool
-	var why error
-	if h != nil {
-		have, why = h.copy.have(), h.err
-	}
-	f.mu.Unlock()
 	switch {
 	case h == nil:
 		return nil, fmt.Errorf("%q is no list that is fetched: %w", url, fs.ErrNotExist)
-	case have:
-		return os.Open(f.Path(url))
-	case why != nil:
-		return nil, fmt.Errorf("no copy of %s yet: %w", url, why)
+	case h.copy.have():
+		r, err := os.Open(f.path(h))
+		if err != nil {
+			return nil, fmt.Errorf("the copy of %s is gone: %w", url, err)
+		}
+		return r, nil
+	case h.err != nil:
+		return nil, fmt.Errorf("no copy of %s yet: %w", url, h.err)
 	}
 	return nil, fmt.Errorf("no copy of %s yet: %w", url, fs.ErrNotExist)
 }
@@ -207,71 +224,4 @@ func (f *Fetcher) Status() []Status {
 		}
 	}
 	return out
-}
-
-// Missing fetches the lists that there is no copy of, and keeps what it gets
-// without offering it to anybody: it is for those who are about to read a
-// policy. The error is of all those that are missing still.
-func (f *Fetcher) Missing(ctx context.Context) error {
-	var errs []error
-	for _, h := range f.which(func(h *held) bool { return !h.copy.have() }) {
-		if err := f.renew(ctx, h, nil); err != nil {
-			errs = append(errs, fmt.Errorf("list %s: %w", h.name(), err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Run looks for newer lists until the context is done.
-func (f *Fetcher) Run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		f.due(ctx)
-		wait := time.NewTimer(time.Until(f.nextDue()))
-		select {
-		case <-ctx.Done():
-		case <-f.changed:
-		case <-wait.C:
-		}
-		wait.Stop()
-	}
-	return nil
-}
-
-// due renews the lists whose time has come, one after the other: each is taken
-// or refused for itself.
-func (f *Fetcher) due(ctx context.Context) {
-	now := time.Now()
-	for _, h := range f.which(func(h *held) bool { return !h.next.After(now) }) {
-		if ctx.Err() != nil {
-			return
-		}
-		if err := f.renew(ctx, h, f.cfg.Apply); err != nil && ctx.Err() == nil {
-			f.cfg.Log.Warn("a list could not be renewed, the old one stays", "list", h.name(), "url", h.url, "err", err)
-		}
-	}
-}
-
-// which returns copies of what is held of those lists for which want is true.
-func (f *Fetcher) which(want func(*held) bool) (out []held) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, url := range f.order {
-		if h := f.copies[url]; want(h) {
-			out = append(out, *h)
-		}
-	}
-	return out
-}
-
-// idle is how long Run waits if there is no list.
-const idle = 24 * time.Hour
-
-func (f *Fetcher) nextDue() time.Time {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	next := time.Now().Add(idle)
-	for _, h := range f.copies {
-		next = earlier(next, h.next)
-	}
-	return next
 }

@@ -78,11 +78,17 @@ type world struct {
 	began   time.Time
 	applied []string // the texts that were offered
 	refuse  error
+
+	serve http.HandlerFunc // if it is not nil, instead of all this
 }
 
 const url = "https://example.com/list.txt"
 
 func (w *world) ServeHTTP(out http.ResponseWriter, r *http.Request) {
+	if w.serve != nil {
+		w.serve(out, r)
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.asked = append(w.asked, strings.TrimSpace(fmt.Sprint(time.Since(w.began), " ", r.Header.Get("If-None-Match"))))
@@ -113,8 +119,8 @@ func (w *world) set(change func()) {
 	change()
 }
 
-func (w *world) apply(open list.Opener) error {
-	r, err := open(url)
+func (w *world) apply(n *Newer) error {
+	r, err := n.Open(url)
 	if err != nil {
 		return err
 	}
@@ -149,6 +155,16 @@ func newWorld(t *testing.T, dir string) *world {
 	}
 	w.Set([]policy.Download{plain("l")})
 	return w
+}
+
+// missing fetches the lists that are set and not there.
+func (w *world) missing(t *testing.T) error {
+	t.Helper()
+	var all []policy.Download
+	for _, u := range w.order {
+		all = append(all, w.copies[u].lists...)
+	}
+	return w.Want(t.Context(), all)
 }
 
 // run runs the fetcher for some time.
@@ -210,7 +226,7 @@ func TestStartFromDisk(t *testing.T) {
 		}
 		again.Set([]policy.Download{plain("l")})
 		again.copyIs(t, w.text)
-		if err := again.Missing(t.Context()); err != nil {
+		if err := again.missing(t); err != nil {
 			t.Error(err)
 		}
 		if s := again.Status()[0]; s.Entries != 4 || s.Next.Sub(w.began) != 6*time.Hour {
@@ -223,7 +239,7 @@ func TestStartFromDisk(t *testing.T) {
 		if _, err := again.Open(url); err == nil {
 			t.Error("a copy with another sum is taken")
 		}
-		if err := os.WriteFile(again.Path(url), []byte("x.test\n"), 0o600); err != nil {
+		if err := os.WriteFile(Copy(dir, url), []byte("x.test\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		again.Set(nil)
@@ -341,11 +357,11 @@ func TestPin(t *testing.T) {
 		sum := list.Sum(sha256.Sum256([]byte(w.text)))
 		d.Sum = &sum
 		w.Set([]policy.Download{d})
-		if err := w.Missing(t.Context()); err != nil {
+		if err := w.missing(t); err != nil {
 			t.Fatal(err)
 		}
 		if len(w.applied) != 0 {
-			t.Error("Missing offers what it gets")
+			t.Error("Want offers what it gets")
 		}
 		old := w.text
 		w.set(func() { w.text += "e.test\n" })
@@ -408,16 +424,16 @@ func TestStrangers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, t.TempDir())
 		w.Fetcher.cfg.RootCAs = x509.NewCertPool()
-		if err := w.Missing(t.Context()); err == nil || !strings.Contains(err.Error(), "list l: ") || !strings.Contains(err.Error(), "certificate") {
+		if err := w.missing(t); err == nil || !strings.Contains(err.Error(), "list l: ") || !strings.Contains(err.Error(), "certificate") {
 			t.Errorf("an unknown issuer gives %v", err)
 		}
 		w.Fetcher.cfg.RootCAs = w.roots
 		w.status, w.header = http.StatusFound, http.Header{"Location": {"http://example.com/other"}}
-		if err := w.Missing(t.Context()); err == nil || !strings.Contains(err.Error(), "which is not https") {
+		if err := w.missing(t); err == nil || !strings.Contains(err.Error(), "which is not https") {
 			t.Errorf("a way out of TLS gives %v", err)
 		}
 		w.header = http.Header{"Location": {url}}
-		if err := w.Missing(t.Context()); err == nil || !strings.Contains(err.Error(), "from one place to the next") {
+		if err := w.missing(t); err == nil || !strings.Contains(err.Error(), "from one place to the next") {
 			t.Errorf("a circle gives %v", err)
 		}
 	})
@@ -436,16 +452,16 @@ func TestOthersAreThere(t *testing.T) {
 		other := plain("other")
 		other.URL = "https://example.com/other.txt"
 		seen := 0
-		w.Fetcher.cfg.Apply = func(open list.Opener) error {
+		w.Fetcher.cfg.Apply = func(n *Newer) error {
 			for _, u := range []string{url, other.URL} {
-				r, err := open(u)
+				r, err := n.Open(u)
 				if err != nil {
 					return err
 				}
 				r.Close()
 			}
 			seen++
-			_, err := open("https://example.com/none")
+			_, err := n.Open("https://example.com/none")
 			if !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("what is not wanted gives %v", err)
 			}
@@ -453,7 +469,7 @@ func TestOthersAreThere(t *testing.T) {
 			return nil
 		}
 		w.Set([]policy.Download{plain("l"), other, plain("twice")})
-		if err := w.Missing(t.Context()); err != nil || len(w.Status()) != 3 {
+		if err := w.missing(t); err != nil || len(w.Status()) != 3 {
 			t.Fatal(err, w.Status())
 		}
 		w.set(func() { w.text += "more.test\n" })

@@ -64,6 +64,9 @@ func (f *Fetcher) client() *http.Client {
 func (f *Fetcher) get(ctx context.Context, h *held) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	ctx, stalled := context.WithCancelCause(ctx)
+	silence := time.AfterFunc(toAnswer, func() { stalled(errSilent) })
+	silence.Stop() // until the text is read
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url, nil)
 	if err != nil {
 		return answer{}, err
@@ -88,7 +91,22 @@ func (f *Fetcher) get(ctx context.Context, h *held) (answer, error) {
 	case resp.StatusCode != http.StatusOK:
 		return answer{wait: retryAfter(resp)}, fmt.Errorf("%s answers %s", req.URL.Host, resp.Status)
 	}
-	return f.save(resp, h)
+	return f.save(ctx, resp, &flow{resp.Body, silence}, h)
+}
+
+// errSilent is what is wrong with a publisher that keeps us waiting for the rest.
+var errSilent = fmt.Errorf("nothing more came for %v", toAnswer)
+
+// A flow reads a text. If nothing comes of it for too long silence ends that.
+type flow struct {
+	io.Reader
+	silence *time.Timer
+}
+
+func (f *flow) Read(b []byte) (int, error) {
+	f.silence.Reset(toAnswer)
+	defer f.silence.Stop()
+	return f.Reader.Read(b)
 }
 
 // retryAfter returns how long the publisher asks to wait (RFC 9110, section 10.2.3).
@@ -104,17 +122,20 @@ func retryAfter(resp *http.Response) time.Duration {
 }
 
 // save writes what comes to a file.
-func (f *Fetcher) save(resp *http.Response, h *held) (answer, error) {
+func (f *Fetcher) save(ctx context.Context, resp *http.Response, text io.Reader, h *held) (answer, error) {
 	if err := os.MkdirAll(f.cfg.Dir, 0o700); err != nil {
 		return answer{}, fmt.Errorf("making a folder for lists: %w", err)
 	}
-	out, err := os.CreateTemp(f.cfg.Dir, "*.new") // mode 0600
+	out, err := os.CreateTemp(f.cfg.Dir, "*"+asComing) // mode 0600
 	if err != nil {
 		return answer{}, fmt.Errorf("keeping the list: %w", err)
 	}
 	sum := sha256.New()
 	head := new(bytes.Buffer)
-	n, err := io.Copy(io.MultiWriter(out, sum, &first{head, sniffed}), io.LimitReader(resp.Body, f.cfg.MaxSize+1))
+	n, err := io.Copy(io.MultiWriter(out, sum, &first{head, sniffed}), io.LimitReader(text, f.cfg.MaxSize+1))
+	if why := context.Cause(ctx); why != nil { // a publisher may end the text in good order when it sees us go
+		err = why
+	}
 	if err = closed(out, err); err == nil {
 		err = f.judge(resp, h, n, head.Bytes())
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/starferry/starferry/policy"
@@ -18,42 +20,114 @@ type refusal struct{ error }
 
 func (r refusal) Unwrap() error { return r.error }
 
-// renew looks for a newer text of a list. What it finds is offered to apply, if
-// that is not nil, and kept if that takes it.
-func (f *Fetcher) renew(ctx context.Context, h held, apply func(list.Opener) error) error {
-	got, err := f.get(ctx, &h)
+// A Newer is a text that is offered for one of the lists.
+type Newer struct {
+	// Open opens lists by their URLs: the newer text of the one, and the copies
+	// of the others.
+	Open list.Opener
+
+	keep func()
+}
+
+// Keep makes the text the copy of its list. Who puts it to use calls it before
+// anybody else can read the copies, or would read the old one after it. If nobody
+// does it is kept when the offer was taken.
+func (n *Newer) Keep() {
+	if n != nil && n.keep != nil {
+		n.keep()
+	}
+}
+
+// renew looks for a newer text of a list, once there is a slot. What it finds is
+// offered to apply, if that is not nil, and kept if that takes it. It returns how
+// the list stood.
+func (f *Fetcher) renew(ctx context.Context, url string, slots chan struct{}, apply func(*Newer) error) (h held, err error) {
+	h, got, err := f.ask(ctx, url, slots)
+	if h.url == "" {
+		return h, nil // nobody wants it any more
+	}
 	if err == nil && got.file != "" {
 		defer os.Remove(got.file) // where it was not kept
-		err = f.take(&h, &got, apply)
+		err = f.take(ctx, &h, &got, apply)
 	}
-	if err == nil {
-		got.record.Checked = time.Now()
-		err = f.note(h.url, got.record)
+	return h, f.settle(&h, got, err)
+}
+
+// ask asks the publisher of a list for a newer text, once there is a slot.
+func (f *Fetcher) ask(ctx context.Context, url string, slots chan struct{}) (h held, got answer, err error) {
+	select {
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
+	case <-ctx.Done():
+		err = ctx.Err()
 	}
-	f.settle(&h, got, err)
-	return err
+	f.mu.Lock()
+	if now := f.copies[url]; now != nil {
+		h = *now
+	}
+	f.mu.Unlock()
+	if h.url == "" || err != nil {
+		return h, got, err
+	}
+	f.lose(&h)
+	got, err = f.get(ctx, &h)
+	return h, got, err
 }
 
 // take checks a new text, offers it and keeps it.
-func (f *Fetcher) take(h *held, got *answer, apply func(list.Opener) error) error {
+func (f *Fetcher) take(ctx context.Context, h *held, got *answer, apply func(*Newer) error) error {
 	if err := f.check(h, got); err != nil {
 		return refusal{err}
 	}
-	if apply != nil {
-		err := apply(func(url string) (io.ReadCloser, error) {
-			if url == h.url {
+	if apply == nil {
+		_, err := os.Lstat(f.file(h.url, asCopy))
+		return f.put(h, got, err == nil) // it may be what the policy in force was read from
+	}
+	f.offering.Lock()
+	defer f.offering.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	keep := sync.OnceValue(func() error { return f.put(h, got, false) })
+	err := apply(&Newer{
+		Open: func(url string) (io.ReadCloser, error) {
+			if url == h.url && f.wants(url, got.record) {
 				return os.Open(got.file)
 			}
 			return f.Open(url)
-		})
-		if err != nil {
-			return refusal{fmt.Errorf("not taken: %w", err)}
-		}
+		},
+		keep: func() { keep() }, //nolint:errcheck // said below
+	})
+	if err != nil {
+		return refusal{fmt.Errorf("not taken: %w", err)}
 	}
-	if err := os.Rename(got.file, f.Path(h.url)); err != nil {
-		return fmt.Errorf("keeping the list: %w", err)
+	return keep()
+}
+
+// wants reports whether a text is good for a list as it is defined now: while it
+// was looked for the policy may have been read anew.
+func (f *Fetcher) wants(url string, r record) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.copies[url].wants(r)
+}
+
+func (h *held) wants(r record) bool {
+	return h != nil && h.pinned(r.sum()) == nil && r.counted(h.lists)
+}
+
+// errOutdated is what is wrong with a text for a list that has been defined anew.
+var errOutdated = errors.New("the policy has another definition of the list by now")
+
+// put makes a new text the copy, or has it lie beside that.
+func (f *Fetcher) put(was *held, got *answer, aside bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.copies[was.url]
+	if !h.wants(got.record) {
+		return errOutdated
 	}
-	return syncFolder(f.cfg.Dir)
+	return f.place(h, got.file, aside, got.record)
 }
 
 // check says why a text is not to be taken.
@@ -71,7 +145,7 @@ func (f *Fetcher) check(h *held, got *answer) error {
 	got.record.Counts = counts
 	for _, d := range h.lists {
 		old, entries := h.copy.Counts[how(d.Source)], counts[how(d.Source)]
-		if lost := old - entries; h.copy.have() && lost*100 > old*d.MaxShrink {
+		if lost := old - entries; lost*100 > old*d.MaxShrink {
 			return h.of(d, fmt.Errorf("it shrank from %d entries to %d, by more than %d%%: if that is right raise max_shrink", old, entries, d.MaxShrink))
 		}
 	}
@@ -86,6 +160,11 @@ func (h *held) pinned(sum list.Sum) error {
 		}
 	}
 	return nil
+}
+
+// isPinned reports whether one text alone is wanted.
+func (h *held) isPinned() bool {
+	return slices.ContainsFunc(h.lists, func(d policy.Download) bool { return d.Sum != nil })
 }
 
 // of says which list an error is of, where the text has the name of another one.
@@ -158,20 +237,25 @@ const (
 	longest    = 24 * time.Hour // that a publisher can ask for
 )
 
-// settle keeps how a list stands after it was looked for.
-func (f *Fetcher) settle(was *held, got answer, err error) {
+// settle keeps how a list stands after it was looked for, and returns what is
+// wrong with that. What was taken is the copy though nothing can be written of it.
+func (f *Fetcher) settle(was *held, got answer, err error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	h := f.copies[was.url]
-	if h == nil {
-		return // it is not wanted any more
+	if h == nil || err == nil && h.copy.Sum != got.record.Sum || err != nil && !slices.EqualFunc(was.lists, h.lists, isKeptAs) {
+		return err // it has been defined anew, and is looked for as it is wanted now
 	}
 	now := time.Now()
-	h.err, h.next = err, now.Add(h.refresh())
+	h.next = now.Add(h.refresh())
 	var no refusal
 	switch {
 	case err == nil:
 		h.copy, h.failures = got.record, 0
+		h.copy.Checked = now
+		if !h.aside {
+			err = f.note(h.url, h.copy)
+		}
 	case errors.As(err, &no) && h.copy.have():
 		h.failures = 0
 	default:
@@ -182,4 +266,6 @@ func (f *Fetcher) settle(was *held, got answer, err error) {
 			h.next = earlier(h.next, now.Add(h.refresh()))
 		}
 	}
+	h.err = err
+	return err
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/starferry/starferry/control"
 	"github.com/starferry/starferry/fetch"
 	"github.com/starferry/starferry/policy"
-	"github.com/starferry/starferry/policy/list"
 	"github.com/starferry/starferry/resolver/upstream"
 )
 
@@ -37,7 +36,7 @@ type Lists struct {
 
 	mu             sync.Mutex
 	wanted, before []policy.Download // by the policy that was read last, and by the one in force
-	newer          list.Opener       // opens a newer text, while that is tried
+	newer          *fetch.Newer      // a newer text, while that is tried
 }
 
 // NewLists makes those of a gateway or egress.
@@ -61,7 +60,7 @@ func NewLists(set *configs.Set, log *slog.Logger) (*Lists, error) {
 
 func newLists(cfg fetch.Config) (l *Lists, err error) {
 	l = new(Lists)
-	cfg.Apply = func(newer list.Opener) error { return l.rules.renew(newer) }
+	cfg.Apply = func(newer *fetch.Newer) error { return l.rules.renew(newer) }
 	l.fetcher, err = fetch.New(cfg)
 	return l, err
 }
@@ -69,27 +68,27 @@ func newLists(cfg fetch.Config) (l *Lists, err error) {
 // Want says which lists a policy has that is about to be read, and fetches those
 // that there is no copy of. If that fails opening them says why.
 func (l *Lists) Want(ctx context.Context, all []policy.Download) {
-	l.fetcher.Set(all)
 	l.mu.Lock()
 	l.wanted = all
 	trying := l.newer != nil
 	l.mu.Unlock()
 	if trying { // it would be asked for once more
+		l.fetcher.Set(all)
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, missingFor)
 	defer cancel()
-	l.fetcher.Missing(ctx) //nolint:errcheck // opening the list says it
+	l.fetcher.Want(ctx, all) //nolint:errcheck // opening the list says it
 }
 
 // Open opens a list by its URL.
 func (l *Lists) Open(url string) (r io.ReadCloser, err error) {
 	l.mu.Lock()
-	open := l.newer
-	l.mu.Unlock()
-	if open == nil {
-		open = l.fetcher.Open
+	open := l.fetcher.Open
+	if l.newer != nil {
+		open = l.newer.Open
 	}
+	l.mu.Unlock()
 	return open(url)
 }
 
@@ -100,8 +99,8 @@ func (l *Lists) tellOf(r *rules) {
 	}
 }
 
-// begin says that a policy will be read, with what newer opens if that is not nil.
-func (l *Lists) begin(newer list.Opener) {
+// begin says that a policy will be read, with a newer text if that is not nil.
+func (l *Lists) begin(newer *fetch.Newer) {
 	if l != nil {
 		l.mu.Lock()
 		l.newer = newer
@@ -116,12 +115,15 @@ func (l *Lists) end(err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	newer := l.newer
 	l.newer = nil
 	if err != nil {
 		l.fetcher.Set(l.before)
 		return
 	}
 	l.before = l.wanted
+	newer.Keep()
+	l.fetcher.Keep()
 }
 
 func (l *Lists) run(ctx context.Context) error {

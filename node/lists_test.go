@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -142,7 +143,7 @@ func TestListsOfRefusedPolicies(t *testing.T) {
 	if err := r.reload("test"); err == nil || len(lists.status()) != 1 {
 		t.Errorf("%v; lists %+v", err, lists.status())
 	}
-	if err := r.renew(lists.fetcher.Open); !errors.Is(err, broken) || len(lists.status()) != 1 {
+	if err := r.renew(&fetch.Newer{Open: lists.fetcher.Open}); !errors.Is(err, broken) || len(lists.status()) != 1 {
 		t.Errorf("%v; lists %+v", err, lists.status())
 	}
 	if _, _, failed := r.status(); !strings.Contains(failed, "a mistake") {
@@ -165,4 +166,77 @@ func testRules(load func() (*Loaded, error), lists *Lists) (*rules, error) {
 	near := &Surroundings{Lists: lists}
 	near.fill()
 	return newRules(load, func(*Loaded) error { return nil }, func() {}, near.Log, near)
+}
+
+// A reload that wants another text than the copy, and is refused, leaves the
+// copy of the policy in force: a start finds it, though nobody else has it any more.
+func TestCopyOutlivesRefusedReload(t *testing.T) {
+	p := newPublisher(t, "old.test\n")
+	dir := t.TempDir()
+	lists, broken := p.lists(t, dir), error(nil)
+	load := p.loader(lists, &broken)
+	pinned := false
+	r, err := testRules(func() (*Loaded, error) {
+		if !pinned {
+			return load()
+		}
+		lists.Want(context.Background(), []policy.Download{{Source: list.Source{Name: "ads", Format: "plain"}, URL: p.url(), Refresh: time.Hour, MaxShrink: 100, Sum: new(list.Sum(sha256.Sum256([]byte("needed.test\n"))))}})
+		text, err := lists.Open(p.url())
+		if err != nil {
+			return nil, err
+		}
+		defer text.Close()
+		if b, err := io.ReadAll(text); string(b) != "needed.test\n" {
+			t.Errorf("the reload reads %q, %v", b, err)
+		}
+		return nil, errors.New("1 of 1 test fails")
+	}, lists)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.publish("needed.test\n")
+	pinned = true
+	if err := r.reload("test"); err == nil || !strings.Contains(err.Error(), "1 of 1 test fails") {
+		t.Fatal(err)
+	}
+	p.Close()
+	again := p.lists(t, dir)
+	if _, err := testRules(p.loader(again, &broken), again); err != nil {
+		t.Errorf("a start with the copy of before: %v", err)
+	}
+}
+
+// Who waits to read the policy anew while a newer list is put in force reads
+// that list, and not the one of before.
+func TestNewerListIsKeptInTurn(t *testing.T) {
+	p := newPublisher(t, "old.test\n")
+	lists, broken := p.lists(t, t.TempDir()), error(nil)
+	near := &Surroundings{Lists: lists}
+	near.fill()
+	read := make(chan string, 1)
+	after := func() {
+		r, err := lists.Open(p.url())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer r.Close()
+		b, _ := io.ReadAll(r)
+		select {
+		case read <- string(b):
+		default:
+		}
+	}
+	if _, err := newRules(p.loader(lists, &broken), func(*Loaded) error { return nil }, after, near.Log, near); err != nil {
+		t.Fatal(err)
+	}
+	p.publish("new.test\n")
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() { lists.run(ctx) }) //nolint:errcheck // it has none
+	if got := <-read; got != "new.test\n" {
+		t.Errorf("the copy is %q once the newer list is in force", got)
+	}
+	cancel()
+	done.Wait()
 }

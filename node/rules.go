@@ -19,9 +19,9 @@ import (
 
 	"github.com/starferry/starferry/control"
 	"github.com/starferry/starferry/device"
+	"github.com/starferry/starferry/fetch"
 	"github.com/starferry/starferry/internal/priority"
 	"github.com/starferry/starferry/policy"
-	"github.com/starferry/starferry/policy/list"
 )
 
 // Loaded is what a node reads from files that may change while it runs.
@@ -88,10 +88,10 @@ func (r *rules) first() error {
 // now returns the policy in force; nil: none has been read yet.
 func (r *rules) now() *policy.Policy { return r.current.Load() }
 
-// swap reads everything anew, with newer lists if newer opens them, and puts it
+// swap reads everything anew, with a newer list if newer is not nil, and puts it
 // in force, or changes nothing. The reading and the tests are done by do. It
 // returns the policy before and that in force.
-func (r *rules) swap(newer list.Opener, do func(func() error) error) (both [2]*policy.Policy, err error) {
+func (r *rules) swap(newer *fetch.Newer, do func(func() error) error) (both [2]*policy.Policy, err error) {
 	r.turn.Lock()
 	defer r.turn.Unlock()
 	r.lists.begin(newer)
@@ -100,6 +100,9 @@ func (r *rules) swap(newer list.Opener, do func(func() error) error) (both [2]*p
 	var l *Loaded
 	if err := do(func() (err error) {
 		if l, err = r.load(); err != nil {
+			return err
+		}
+		if err := l.Policy.Shrunk(r.now()); err != nil {
 			return err
 		}
 		return policy.TestsErr(l.Policy.RunTests(l.Devices, time.Now()))
@@ -152,13 +155,13 @@ func (r *rules) reloadFor(why string) (*recount, error) {
 
 // renew does what reload does with a newer list. Who fetches it tells of errors,
 // and they do not make a policy one that was refused.
-func (r *rules) renew(newer list.Opener) error {
+func (r *rules) renew(newer *fetch.Newer) error {
 	_, err := r.exchange("a list was renewed", newer)
 	return err
 }
 
 // exchange puts a new policy in force, and has told behind it what that changes.
-func (r *rules) exchange(why string, newer list.Opener) (*recount, error) {
+func (r *rules) exchange(why string, newer *fetch.Newer) (*recount, error) {
 	r.tells.hurry()
 	r.tells.left.collect()
 	both, err := r.swap(newer, priority.Aside)

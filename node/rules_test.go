@@ -105,3 +105,27 @@ func TestChangedWhileReloading(t *testing.T) {
 		t.Error("a change is not read")
 	}
 }
+
+// A local list that shrinks by more than it may, as one that is half written,
+// keeps what runs.
+func TestShrunkFileIsRefused(t *testing.T) {
+	text := "a.test\nb.test\nc.test\n"
+	r, err := testRules(func() (*Loaded, error) {
+		p, err := policy.Parse("policy.yaml", []byte("lists: {own: {file: own.txt, format: plain, max_shrink: 50%}}\n"), func(string) (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader(text)), nil
+		})
+		return &Loaded{Policy: p}, err
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := r.now()
+	text = "a.test\n"
+	if err := r.reload("test"); err == nil || !strings.Contains(err.Error(), "policy.yaml:1:9: list own: own.txt shrank from 3 entries to 1") || r.now() != was {
+		t.Errorf("half a list: %v", err)
+	}
+	text = "a.test\nb.test\nd.test\n"
+	if err := r.reload("test"); err != nil || r.now() == was {
+		t.Errorf("the whole list: %v", err)
+	}
+}

@@ -85,11 +85,13 @@ func (l *namedList) readPlace(def *yamlpos.Map) {
 	l.readDownload(def)
 }
 
-// readDownload reads the keys that only a list with a URL has.
+// readDownload reads how a newer text is judged, and the keys that only a list
+// with a URL has. A file may shrink as it likes unless something is said.
 func (l *namedList) readDownload(def *yamlpos.Map) {
 	d := l.download
 	if d == nil {
-		for _, key := range []string{"refresh", "sha256", "max_shrink"} {
+		l.info.MaxShrink = yamlpos.Read(def, "max_shrink", 100, shareOf)
+		for _, key := range []string{"refresh", "sha256"} {
 			if n := def.Node(key); n != nil {
 				n.Errorf("files are read when the policy is", "%s is for lists with a url", key)
 			}
@@ -99,6 +101,7 @@ func (l *namedList) readDownload(def *yamlpos.Map) {
 	d.Refresh = yamlpos.Read(def, "refresh", defaultRefresh, refreshEvery)
 	d.Sum = yamlpos.Read(def, "sha256", nil, textSum)
 	d.MaxShrink = yamlpos.Read(def, "max_shrink", defaultShrink, shareOf)
+	l.info.MaxShrink = d.MaxShrink
 }
 
 // filePath keeps files apart from URLs, by which others are opened.

@@ -111,3 +111,60 @@ func TestMistakesInDownloads(t *testing.T) {
 		}
 	}
 }
+
+// A list of no entries is told of with its place, be it new or not.
+func TestEmptyLists(t *testing.T) {
+	for text, want := range map[string]string{
+		"":         "p:1:9: list own: own.txt is empty: conditions on it are never true",
+		"a.test\n": "",
+	} {
+		for _, use := range []string{"name: {list: own}", "type: A"} {
+			p, err := policy.Parse("p", []byte("lists: {own: {file: own.txt, format: plain}}\npolicies: [{name: x, if: {"+use+"}, then: block}]\n"), func(string) (io.ReadCloser, error) {
+				return io.NopCloser(strings.NewReader(text)), nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := slices.DeleteFunc(slices.Clone(p.Warnings()), func(w string) bool { return !strings.Contains(w, "empty") })
+			if strings.Join(got, "\n") != want {
+				t.Errorf("%q, %s: %q, want %q", text, use, got, want)
+			}
+		}
+	}
+}
+
+// A file that is held to it may not lack more of its entries than it says.
+func TestShrunk(t *testing.T) {
+	of := func(def, text string) *policy.Policy {
+		p, err := policy.Parse("p", []byte("lists: {own: "+def+"}\n"), func(string) (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader(text)), nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	const held, four = `{file: own.txt, format: plain, max_shrink: 50%}`, "a.test\nb.test\nc.test\nd.test\n"
+	for _, tt := range []struct{ def, text, want string }{
+		{held, "a.test\n", "p:1:9: list own: own.txt shrank from 4 entries to 1, by more than 50%: if that is right raise max_shrink"},
+		{held, "", "shrank from 4 entries to 0"},
+		{held, "a.test\nb.test\n", ""},
+		{`{file: own.txt, format: plain, max_shrink: 100%}`, "", ""},
+		{`{file: own.txt, format: plain}`, "a.test\n", ""},
+		{`{file: other.txt, format: plain, max_shrink: 0%}`, "a.test\n", ""},
+		{`{file: own.txt, format: hosts, max_shrink: 0%}`, "0.0.0.0 a.test\n", ""},
+		{`{url: "https://a.example/x", format: plain, max_shrink: 0%}`, "a.test\n", ""},
+	} {
+		before := of(held, four)
+		if strings.Contains(tt.def, "url") {
+			before = of(tt.def, four)
+		}
+		err := of(tt.def, tt.text).Shrunk(before)
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s %q: %v, want %q", tt.def, tt.text, err, tt.want)
+		}
+	}
+	if err := of(held, "").Shrunk(nil); err != nil {
+		t.Errorf("the first policy: %v", err)
+	}
+}

@@ -197,7 +197,36 @@ func (l *namedList) told() (warnings []string) {
 			warnings = append(warnings, fmt.Sprintf("%v: %s", l.info.At, w))
 		}
 	}
+	if l.info.Entries == 0 && len(warnings)+len(l.warnings) == 0 && slices.Contains(l.read[:], true) {
+		warnings = append(warnings, fmt.Sprintf("%v: list %s: %s is empty: conditions on it are never true", l.info.At, l.info.Name, l.info.File))
+	}
 	return append(warnings, l.warnings...)
+}
+
+// Shrunk returns what is wrong with the lists that lie in files, beside those of
+// the policy in force, which may be nil: one that lacks more of its entries than
+// its max_shrink allows is often a file that is only half written.
+func (p *Policy) Shrunk(before *Policy) error {
+	if before == nil {
+		return nil
+	}
+	var errs []error
+	for _, l := range p.lists {
+		i := slices.IndexFunc(before.lists, l.sameText)
+		if i < 0 || strings.Contains(l.File, "://") { // those that are fetched are held to it when they come
+			continue
+		}
+		if old := before.lists[i].Entries; (old-l.Entries)*100 > old*l.MaxShrink {
+			errs = append(errs, fmt.Errorf("%v: list %s: %s shrank from %d entries to %d, by more than %d%%: if that is right raise max_shrink", l.At, l.Name, l.File, old, l.Entries, l.MaxShrink))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sameText reports whether two lists read the same text in the same way.
+func (l ListInfo) sameText(o ListInfo) bool {
+	return l.Name == o.Name && l.File == o.File && l.Format == o.Format && l.Source.MinLabels == o.Source.MinLabels &&
+		slices.Equal(l.Source.Except, o.Source.Except) && slices.Equal(l.Source.Select, o.Source.Select)
 }
 
 // read opens a file and passes it to take; what it holds goes into the version.

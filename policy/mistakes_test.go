@@ -277,6 +277,7 @@ policies:
 	want := []string{
 		"policy.yaml:3:3: list wide: entries as wide as",
 		"policy.yaml:5:3: list broken: entries that cannot be",
+		"policy.yaml:6:3: list empty: empty.txt is empty:",
 		"policy.yaml:8:18: posture idle is used nowhere",
 		"policy.yaml:12:5: policy c is never looked at:",
 	}

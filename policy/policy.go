@@ -234,6 +234,7 @@ type ListInfo struct {
 	Use                string // allow, block, or not said: what Lint holds policies to
 	Entries            int    // different names or networks
 	Bad                int    // lines that could not be read
+	MaxShrink          int    // percent of the entries that a newer text may lack
 	At                 yamlpos.Pos
 	Source             list.Source
 }

@@ -205,3 +205,34 @@ func TestRolesStay(t *testing.T) {
 		t.Errorf("a reload says %v", err)
 	}
 }
+
+// What a reload has to warn of is logged, and what was logged before is not
+// logged again.
+func TestWarningsOfReloads(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, configs.Examples); err != nil {
+		t.Fatal(err)
+	}
+	write := func(file, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("policy.yaml", "lists: {own: {file: own.txt, format: plain}}\npolicies: [{name: own, if: {name: {list: own}}, then: block}]\n")
+	var out bytes.Buffer
+	var loader configs.Loader
+	load := role{name: "gateway"}.loading(&loader, filepath.Join(dir, "gateway.yaml"), slog.New(slog.NewTextHandler(&out, nil)))
+	for _, step := range []struct {
+		text  string
+		times int
+	}{{"a.test\n", 0}, {"", 1}, {"", 1}, {"b.test\n", 1}, {"", 2}} {
+		write("own.txt", step.text)
+		if _, err := load(); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(out.String(), "policy.yaml:1:9: list own: own.txt is empty"); n != step.times {
+			t.Errorf("%q: warned %d times, want %d:\n%s", step.text, n, step.times, out.String())
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -84,9 +85,10 @@ func (r role) settings(path string, load func() (*configs.Set, error)) (*configs
 }
 
 // loading returns what reads all files. The first time mistakes are those of a
-// node that cannot start, and warnings are logged.
+// node that cannot start. Warnings are logged that were not there the time before.
 func (r role) loading(loader *configs.Loader, path string, log *slog.Logger) func() (*configs.Set, error) {
 	loads := 0
+	var told []string
 	return func() (*configs.Set, error) {
 		loads++
 		set, err := loader.Load(configs.OS, path)
@@ -96,11 +98,12 @@ func (r role) loading(loader *configs.Loader, path string, log *slog.Logger) fun
 		if err != nil {
 			return nil, err
 		}
-		if loads == 1 {
-			for _, text := range set.Warnings {
+		for _, text := range set.Warnings {
+			if !slices.Contains(told, text) {
 				log.Warn(text)
 			}
 		}
+		told = set.Warnings
 		return set, nil
 	}
 }
