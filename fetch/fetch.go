@@ -30,7 +30,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -89,7 +88,7 @@ func New(cfg Config) (*Fetcher, error) {
 }
 
 // IsURL reports whether a policy means a list that is fetched by this path.
-func IsURL(path string) bool { return strings.Contains(path, "://") }
+func IsURL(path string) bool { return list.IsURL(path) }
 
 // A Status says how a list stands.
 type Status struct {

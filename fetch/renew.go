@@ -144,9 +144,8 @@ func (f *Fetcher) check(h *held, got *answer) error {
 	}
 	got.record.Counts = counts
 	for _, d := range h.lists {
-		old, entries := h.copy.Counts[how(d.Source)], counts[how(d.Source)]
-		if lost := old - entries; lost*100 > old*d.MaxShrink {
-			return h.of(d, fmt.Errorf("it shrank from %d entries to %d, by more than %d%%: if that is right raise max_shrink", old, entries, d.MaxShrink))
+		if err := policy.Shrunk(h.copy.Counts[how(d.Source)], counts[how(d.Source)], d.MaxShrink); err != nil {
+			return h.of(d, fmt.Errorf("it %w", err))
 		}
 	}
 	return nil

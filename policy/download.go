@@ -104,9 +104,18 @@ func (l *namedList) readDownload(def *yamlpos.Map) {
 	l.info.MaxShrink = d.MaxShrink
 }
 
+// Shrunk returns what is wrong with a newer text that has so many entries, in place
+// of one with the old ones: of these it may lack most percent.
+func Shrunk(old, entries, most int) error {
+	if (old-entries)*100 <= old*most {
+		return nil
+	}
+	return fmt.Errorf("shrank from %d entries to %d, by more than %d%%: if that is right raise max_shrink", old, entries, most)
+}
+
 // filePath keeps files apart from URLs, by which others are opened.
 func filePath(s string) (string, error) {
-	if strings.Contains(s, "://") {
+	if list.IsURL(s) {
 		return "", yamlpos.Hint(fmt.Errorf("%q is no path", s), "url: "+s)
 	}
 	return yamlpos.Word(s)

@@ -131,13 +131,7 @@ func (l *linter) disjoint(c, d *cond) bool {
 	if c.op != opName || d.op != opName || c.names == d.names || !l.wholly(c) || !l.wholly(d) {
 		return false
 	}
-	pair := [2]*match.Names{c.names, d.names}
-	apart, known := l.apart[pair]
-	if !known {
-		apart = l.proveApart(c, d)
-		l.apart[pair] = apart
-	}
-	return apart
+	return proven(l.apart, c, d, l.proveApart)
 }
 
 // within reports whether it is proven that all names of a list are in another.
@@ -145,13 +139,18 @@ func (l *linter) within(c, d *cond) bool {
 	if c.op != opName || d.op != opName || c.names == d.names || !l.wholly(c) || d.names == nil {
 		return false
 	}
+	return proven(l.inside, c, d, l.proveWithin)
+}
+
+// proven returns what is known of a pair of lists, or else what prove says of it.
+func proven(known map[[2]*match.Names]bool, c, d *cond, prove func(c, d *cond) bool) bool {
 	pair := [2]*match.Names{c.names, d.names}
-	in, known := l.inside[pair]
-	if !known {
-		in = l.proveWithin(c, d)
-		l.inside[pair] = in
+	is, ok := known[pair]
+	if !ok {
+		is = prove(c, d)
+		known[pair] = is
 	}
-	return in
+	return is
 }
 
 // maxShort is how many names a list has at most that counts as written.
@@ -186,16 +185,25 @@ func (l *linter) proveWithin(c, d *cond) bool {
 	if !ok {
 		return false
 	}
+	return l.each(names, func(n, s string) bool {
+		if _, ok := in.Lookup(s); !ok {
+			return true
+		}
+		m, ok := d.names.Lookup(s)
+		return ok && (s == n || d.names.Plain() && len(m.Name) <= len(n))
+	})
+}
+
+// each reports whether something holds for each of the names and for what is one
+// label and two labels below it. It gives up, and reports false, where that would
+// take too long.
+func (l *linter) each(names map[string]bool, holds func(name, below string) bool) bool {
 	for n := range names {
 		if l.compared++; l.compared > maxCompared {
 			return false
 		}
 		for _, s := range []string{n, someLabel + "." + n, someLabel + "." + otherLabel + "." + n} {
-			if _, ok := in.Lookup(s); !ok {
-				continue
-			}
-			m, ok := d.names.Lookup(s)
-			if !ok || s != n && (!d.names.Plain() || len(m.Name) > len(n)) {
+			if !holds(n, s) {
 				return false
 			}
 		}
@@ -210,17 +218,10 @@ func (l *linter) proveApart(c, d *cond) bool {
 		return false
 	}
 	apart := func(names map[string]bool, in *match.Names) bool {
-		for n := range names {
-			if l.compared++; l.compared > maxCompared {
-				return false
-			}
-			for _, s := range []string{n, someLabel + "." + n, someLabel + "." + otherLabel + "." + n} {
-				if _, ok := in.Lookup(s); ok {
-					return false
-				}
-			}
-		}
-		return true
+		return l.each(names, func(_, s string) bool {
+			_, ok := in.Lookup(s)
+			return !ok
+		})
 	}
 	return apart(a, inB) && apart(b, inA)
 }

@@ -213,11 +213,11 @@ func (p *Policy) Shrunk(before *Policy) error {
 	var errs []error
 	for _, l := range p.lists {
 		i := slices.IndexFunc(before.lists, l.sameText)
-		if i < 0 || strings.Contains(l.File, "://") { // those that are fetched are held to it when they come
+		if i < 0 || list.IsURL(l.File) { // those that are fetched are held to it when they come
 			continue
 		}
-		if old := before.lists[i].Entries; (old-l.Entries)*100 > old*l.MaxShrink {
-			errs = append(errs, fmt.Errorf("%v: list %s: %s shrank from %d entries to %d, by more than %d%%: if that is right raise max_shrink", l.At, l.Name, l.File, old, l.Entries, l.MaxShrink))
+		if err := Shrunk(before.lists[i].Entries, l.Entries, l.MaxShrink); err != nil {
+			errs = append(errs, fmt.Errorf("%v: list %s: %s %w", l.At, l.Name, l.File, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -113,7 +113,13 @@ func appendHints(addrs []netip.Addr, data []byte, n int) []netip.Addr {
 			break
 		}
 		at += 4 + length
-		size := map[uint16]int{uint16(dns.SVCB_IPV4HINT): 4, uint16(dns.SVCB_IPV6HINT): 16}[key]
+		size := 0
+		switch dns.SVCBKey(key) {
+		case dns.SVCB_IPV4HINT:
+			size = 4
+		case dns.SVCB_IPV6HINT:
+			size = 16
+		}
 		for value = value[:length]; size > 0 && len(value) >= size && n > 0; n-- {
 			a, _ := netip.AddrFromSlice(value[:size])
 			addrs, value = append(addrs, a.Unmap()), value[size:]

@@ -54,7 +54,8 @@ type hosts struct {
 }
 
 func (h *hosts) line(line []byte, to *collector) error {
-	line = uncomment(cut(line, '#'), "!") // hosts(5): from # to the end, also without a space before
+	line, _, _ = bytes.Cut(line, []byte("#")) // hosts(5): from # to the end, also without a space before
+	line = uncomment(line, "!")
 	if len(line) == 0 {
 		return nil
 	}

@@ -73,15 +73,6 @@ func (l *lines) end(err error) bool {
 	return false
 }
 
-// cut takes off spaces and a comment that starts with the character wherever
-// that stands.
-func cut(line []byte, mark byte) []byte {
-	if i := bytes.IndexByte(line, mark); i >= 0 {
-		line = line[:i]
-	}
-	return bytes.TrimSpace(line)
-}
-
 // uncomment takes off spaces and a comment that starts with one of the given
 // characters, at the line's beginning or after a space.
 func uncomment(line []byte, marks string) []byte {

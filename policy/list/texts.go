@@ -78,14 +78,14 @@ func (t *texts) sum() Sum {
 	return Sum(h.Sum(nil))
 }
 
-// isURL reports whether a path is one of another machine, where no other lists
-// lie beside the one that was fetched.
-func isURL(path string) bool { return strings.Contains(path, "://") }
+// IsURL reports whether a policy means a list of another machine by this path. No
+// others lie beside one that was fetched.
+func IsURL(path string) bool { return strings.Contains(path, "://") }
 
 // beside returns an opener of the lists that lie in the folder of a file, whose
 // names end as its own does.
 func (t *texts) beside(file string) Opener {
-	if isURL(file) {
+	if IsURL(file) {
 		return nil
 	}
 	return func(name string) (io.ReadCloser, error) {
@@ -100,7 +100,7 @@ func listName(file string) string { return strings.TrimSuffix(path.Base(file), p
 // name, path is that of a folder; of a URL the text is the list.
 func (s Source) file(folder string, open Opener) (string, error) {
 	name := s.list()
-	if name == "" || isURL(folder) {
+	if name == "" || IsURL(folder) {
 		return folder, nil
 	}
 	file := path.Join(folder, name)
