@@ -176,7 +176,7 @@ func cached(f resolver.From) string {
 type logMetrics querylog.Log
 
 var logDesc = prometheus.NewDesc("starferry_query_log_records_total",
-	"Records of questions by sink and what became of them: written, dropped for want of room, lost by the sink.", []string{"sink", "what"}, nil)
+	"Records of questions by sink and what became of them: written, dropped for want of room, lost at the end.", []string{"sink", "what"}, nil)
 
 // Describe implements [prometheus.Collector].
 func (l *logMetrics) Describe(to chan<- *prometheus.Desc) { to <- logDesc }

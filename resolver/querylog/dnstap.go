@@ -188,7 +188,8 @@ func (t *tap) begin(w io.Writer, below io.Closer, both bool) error {
 }
 
 // write counts a record as written when its frames have been handed to the
-// system: what a stream loses beyond that, nobody can tell.
+// system: what a stream loses beyond that, nobody can tell. Of the others a peer
+// may have got some before the stream broke; it gets them once more.
 func (t *tap) write(batch []entry) (written int, err error) {
 	pending := 0
 	for i := range batch {

@@ -187,7 +187,7 @@ type Stats struct {
 	Waiting int
 	Written uint64
 	Dropped uint64 // for want of room in the queue
-	Lost    uint64 // taken from the queue, and not written
+	Lost    uint64 // still waiting when the log ended
 	Err     string // why the sink does not take records now; empty: it does
 }
 

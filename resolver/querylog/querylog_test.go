@@ -334,7 +334,8 @@ func steady(l *Log, q []byte) func() {
 		l.OfferWire(r, q, q)
 		if n++; n%1000 == 0 {
 			for _, o := range l.outlets {
-				o.queue.done(o.queue.takeAll(), 0)
+				batch := o.queue.takeAll()
+				o.queue.done(batch, len(batch))
 			}
 		}
 	}

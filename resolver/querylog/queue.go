@@ -29,7 +29,7 @@ type queue struct {
 	maxBytes int
 	full     uint64 // records that were refused
 	written  uint64
-	lost     uint64 // records that the sink had and could not write
+	lost     uint64 // records that still waited at the end
 }
 
 func newQueue(maxCount, maxBytes int) *queue {
@@ -99,19 +99,38 @@ func (q *queue) takeAll() []entry {
 	return batch
 }
 
-// done takes back what takeAll gave, of which so many records were written.
+// done takes back what takeAll gave, of which so many records were written. The
+// others are the first to be taken next time.
 func (q *queue) done(batch []entry, written int) {
 	freed := 0
-	for i := range batch {
+	for i := range batch[:written] {
 		freed += batch[i].size
 		batch[i].release()
 	}
+	for i := range batch[written:] {
+		batch[i], batch[written+i] = batch[written+i], batch[i]
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.spare, q.inHand = batch[:0], 0
+	q.inHand = 0
 	q.bytes -= freed
 	q.written += uint64(written)
-	q.lost += uint64(len(batch) - written)
+	if left := batch[:len(batch)-written]; len(left) > 0 {
+		q.putBefore(left)
+	} else {
+		q.spare = left
+	}
+}
+
+// putBefore puts records before those that wait.
+func (q *queue) putBefore(first []entry) {
+	later := q.in
+	q.in = first
+	for i := range later {
+		e := q.slot()
+		*e, later[i] = later[i], *e
+	}
+	q.spare = later[:0]
 }
 
 // shut refuses all that comes from now on, and counts what waits as lost.
