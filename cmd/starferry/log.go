@@ -9,11 +9,13 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/starferry/starferry/resolver"
 	"github.com/starferry/starferry/resolver/querylog"
 )
 
@@ -57,16 +59,19 @@ func (s *selection) add(cmd *cobra.Command) {
 	f.StringVar(&s.device, "device", "", "only questions of this device")
 	f.StringVar(&s.name, "name", "", "only this name and those under it")
 	f.StringVar(&s.policy, "policy", "", "only what this policy decided")
-	f.StringVar(&s.action, "action", "", "only where this was done: allow, block, deny, steer, ...")
+	f.StringVar(&s.action, "action", "", "only where this was done: "+strings.Join(actions, ", "))
 	f.StringVar(&s.kind, "type", "", "only questions for this type of records")
 	f.StringVar(&s.rcode, "rcode", "", "only answers with this code: NOERROR, NXDOMAIN, ...")
-	f.StringVar(&s.sinceText, "since", "", "only from this time on: 2026-11-04T18:30:00Z, or 1h for the last hour")
+	f.StringVar(&s.sinceText, "since", "", "only from this time on: 2026-11-04T18:30:00Z, or 1h for the last hour, 7d for a week")
 	f.StringVar(&s.untilText, "until", "", "only before this time, written likewise")
 	cmd.PreRunE = func(*cobra.Command, []string) error { return s.read(time.Now()) }
 }
 
 func (s *selection) read(now time.Time) (err error) {
 	s.name = strings.ToLower(strings.TrimSuffix(s.name, "."))
+	if err := s.check(); err != nil {
+		return usageError{err}
+	}
 	if s.since, err = moment(s.sinceText, now); err != nil {
 		return usageError{fmt.Errorf("--since: %w", err)}
 	}
@@ -76,19 +81,55 @@ func (s *selection) read(now time.Time) (err error) {
 	return nil
 }
 
+// actions are those of records.
+var actions = []string{string(resolver.Allowed), string(resolver.Blocked), string(resolver.Denied), string(resolver.Overridden), string(resolver.Steered),
+	string(resolver.NoWay), string(resolver.Down), string(resolver.Refused), string(resolver.Failed), string(resolver.Local)}
+
+// check turns words down that are in no record: that nothing is found would be
+// taken for an answer.
+func (s *selection) check() error {
+	if s.kind != "" {
+		var t querylog.Type
+		if err := t.UnmarshalText([]byte(strings.ToUpper(s.kind))); err != nil {
+			return fmt.Errorf("--type: %w", err)
+		}
+		s.kind = t.String()
+	}
+	if s.rcode != "" && !strings.EqualFold(s.rcode, querylog.Silence.String()) {
+		var r querylog.Rcode
+		if err := r.UnmarshalText([]byte(strings.ToUpper(s.rcode))); err != nil {
+			return fmt.Errorf("--rcode: %w", err)
+		}
+		s.rcode = r.String()
+	}
+	if s.action != "" && !slices.Contains(actions, strings.ToLower(s.action)) {
+		return fmt.Errorf("--action: %q is none of %s", s.action, strings.Join(actions, ", "))
+	}
+	return nil
+}
+
 // moment reads a time, or how long ago it was.
 func moment(text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
-	if ago, err := time.ParseDuration(text); err == nil {
+	if ago, err := span(text); err == nil {
 		return now.Add(-ago), nil
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return t, fmt.Errorf("%q is neither a time like 2026-11-04T18:30:00Z nor a time span like 90m", text)
+		return t, fmt.Errorf("%q is neither a time like 2026-11-04T18:30:00Z nor a time span like 90m or 7d", text)
 	}
 	return t, nil
+}
+
+// span reads a time span, also in days.
+func span(text string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	return time.ParseDuration(text)
 }
 
 func (s *selection) has(r *querylog.Record) bool {

@@ -88,3 +88,26 @@ func TestLogOfSilentPipeEnds(t *testing.T) {
 		})
 	}
 }
+
+// What can be in no record is not looked for.
+func TestLogOfNothing(t *testing.T) {
+	line := fmt.Sprintf(`{"time":%q,"name":"a.test","type":"TYPE65400","action":"no-way","rcode":"none"}`+"\n", time.Now().Add(-36*time.Hour).Format(time.RFC3339))
+	for _, c := range []struct{ args, says string }{
+		{"--type type65400 --action NO-WAY --rcode none --since 2d", ""},
+		{"--type AAAA --since 30h", ""},
+		{"--type TYP65", `--type: "TYP65" is neither a known name nor TYPE with a number`},
+		{"--rcode NXDOMIAN", `--rcode: "NXDOMIAN" is no response code`},
+		{"--action blocked", `--action: "blocked" is none of allow, block, deny`},
+		{"--since d", `--since: "d" is neither a time like`},
+		{"--until 1.5d", `--until: "1.5d" is neither a time like`},
+	} {
+		var out, errs bytes.Buffer
+		status := run(t.Context(), append(strings.Fields("log grep --json - "), strings.Fields(c.args)...), strings.NewReader(line), &out, &errs)
+		if !strings.Contains(errs.String(), c.says) || (status == 2) != (c.says != "") {
+			t.Errorf("%s: status %d, %s", c.args, status, errs.String())
+		}
+		if found := out.Len() > 0; found != strings.Contains(c.args, "65400") {
+			t.Errorf("%s: found %q", c.args, out.String())
+		}
+	}
+}
