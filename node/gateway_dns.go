@@ -35,7 +35,7 @@ type gatewayDNS struct {
 
 // quickShare is which part of the cache's bytes answers take that are given
 // again without deciding.
-const quickShare = 3
+const quickShare = 2
 
 func newGatewayDNS(g *Gateway) (*gatewayDNS, error) {
 	set := &g.set.DNS

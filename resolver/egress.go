@@ -86,7 +86,7 @@ func (e *Egress) Handle(ctx context.Context, c *listen.Client, req []byte) []byt
 	if node != "" {
 		o = signed(o, e.Name, journal(e.Journal))
 	}
-	note(e.Record, in, o, Record{Time: start, Took: now(e.Now).Sub(start), Asker: node, Client: *c, Route: p.route, Hops: p.facts})
+	note(e.Record, in, o, Record{Time: start, Took: now(e.Now).Sub(start), Asker: node, Client: *c, Result: Result{Route: p.route, Hops: p.facts}})
 	return in.pack(o)
 }
 

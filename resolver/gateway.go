@@ -497,16 +497,14 @@ func (a *asking) record(o *outcome, from *listen.Client, req, resp []byte) {
 	if a.g.Record == nil || a.g.Unrecorded != nil && a.g.Unrecorded(o.action) || !a.logging().Wants(blocked, rand.Uint64()) {
 		return
 	}
-	r := a.recordOf(o)
-	r.Time, r.Took, r.Client, r.Query, r.Reply = a.now, a.g.now().Sub(a.now), *from, req, resp
-	r.Kind = a.asker.Kind
+	r := Record{Time: a.now, Took: a.g.now().Sub(a.now), Client: *from, Kind: a.asker.Kind, Result: a.result(o), Query: req, Reply: resp}
 	r.who(&a.asker)
 	a.g.Record(&r)
 }
 
-// recordOf returns what is to be remembered of an outcome, whoever asked.
-func (a *asking) recordOf(o *outcome) Record {
-	r := Record{
+// result returns what is to be remembered of an outcome, whoever asked.
+func (a *asking) result(o *outcome) Result {
+	r := Result{
 		Question: a.Question, Action: o.action, Policy: a.rule(), Rcode: o.rcode, Hops: a.hops, Route: o.route, Addr: o.addr,
 	}
 	r.Reason, r.EDE = o.text, -1

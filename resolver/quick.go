@@ -3,9 +3,11 @@ package resolver
 import (
 	"hash/maphash"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/miekg/dns"
 
@@ -38,12 +40,32 @@ func NewQuick(bytes int) *Quick {
 type memo struct {
 	tally   *atomic.Uint64
 	log     policy.Logging
-	record  *Record // what is the same for all
-	least   uint32  // bounds of TTLs
+	least   uint32 // bounds of TTLs
 	most    uint32
-	origin  cache.Question // what it comes of, to be renewed; no name: nothing
-	group   string
 	blocked bool
+	rarely  *rarely
+}
+
+// rarely is the part of a memo that is looked at now and then only. It lies
+// elsewhere: the less an entry takes, the more of them lie in the processor's caches.
+type rarely struct {
+	result Result
+	origin cache.Question // what it comes of, to be renewed; no name: nothing
+	group  string
+}
+
+// size returns about how many bytes it takes, with what it alone points at.
+func (r *rarely) size() int {
+	const alloc = 16 // that each piece takes more than it holds, on average
+	n := int(unsafe.Sizeof(*r)) + len(r.result.Question.Name) + len(r.result.Shadow) + len(r.origin.Name) + 3*alloc
+	for i := range r.result.Hops {
+		h := &r.result.Hops[i]
+		n += int(unsafe.Sizeof(*h)) + len(h.Name) + cap(h.Addrs)*int(unsafe.Sizeof(netip.Addr{})) + 2*alloc
+		for k := range h.Values {
+			n += int(unsafe.Sizeof(h.Values[k])) + len(h.Values[k].Text)
+		}
+	}
+	return n
 }
 
 // Size returns how many answers are kept, and the bytes that they take.
@@ -98,11 +120,11 @@ func (g *Gateway) used(e *packed.Entry[memo], now time.Time) {
 		e.Uses.Add(1)
 		return
 	}
-	if e.Note.origin.Name == "" || g.Renew == nil || e.Expiry.Sub(now) > e.Expiry.Sub(e.Stored)/10 {
+	if g.Renew == nil || e.Expiry.Sub(now) > e.Expiry.Sub(e.Stored)/10 {
 		return
 	}
-	if e.Renewed.CompareAndSwap(false, true) {
-		g.Renew(e.Note.group, e.Note.origin)
+	if r := e.Note.rarely; r.origin.Name != "" && e.Renewed.CompareAndSwap(false, true) {
+		g.Renew(r.group, r.origin)
 	}
 }
 
@@ -115,8 +137,8 @@ func (g *Gateway) again(e *packed.Entry[memo], c *listen.Client, p *known, now t
 		return
 	}
 	r := g.Quick.records.Get().(*Record)
-	*r = *e.Note.record
-	r.Time, r.Client, r.Kind, r.From, r.Query, r.Reply = now, *c, p.asker.Kind, FromPacked, q.Req, reply
+	r.Time, r.Client, r.Kind, r.Result, r.Query, r.Reply = now, *c, p.asker.Kind, e.Note.rarely.result, q.Req, reply
+	r.From = FromPacked
 	r.who(&p.asker)
 	g.Repeat(r)
 	*r = Record{}
@@ -157,20 +179,21 @@ func (a *asking) keep(o *outcome, resp []byte) {
 		}
 	}
 	a.noted(e, o)
+	e.Beside = uint32(e.Note.rarely.size())
 	a.g.Quick.answers.Put(a.scope, &a.plain, e)
 }
 
 // noted completes an entry by what is to be done when it is given again.
 func (a *asking) noted(e *packed.Entry[memo], o *outcome) {
-	r := a.recordOf(o)
+	r := &rarely{result: a.result(o)}
 	n := &e.Note
-	n.record, n.blocked, n.log = &r, o.action == Blocked, a.logging()
+	n.rarely, n.blocked, n.log = r, o.action == Blocked, a.logging()
 	if a.g.Tally != nil {
-		n.tally = a.g.Tally(o.action, r.Policy, r.Rcode)
+		n.tally = a.g.Tally(o.action, r.result.Policy, r.result.Rcode)
 	}
 	if o.action == Allowed && a.upstream != nil && !a.upstream.Stale { // what is stale is rechecked in its time
-		n.group = a.decision.Then.Upstream
-		n.origin, _ = a.Question.upstream() // it was one before
+		r.group = a.decision.Then.Upstream
+		r.origin, _ = a.Question.upstream() // it was one before
 	}
 }
 

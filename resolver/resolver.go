@@ -107,12 +107,19 @@ const (
 
 // A Record is what is to be remembered of one question.
 type Record struct {
-	Time     time.Time
-	Took     time.Duration
-	Client   listen.Client
-	Asker    string // device id, or the name of a node
-	Kind     device.Kind
-	Who      policy.Asker
+	Time   time.Time
+	Took   time.Duration
+	Client listen.Client
+	Asker  string // device id, or the name of a node
+	Kind   device.Kind
+	Who    policy.Asker
+	Result
+
+	Query, Reply []byte // the messages
+}
+
+// A Result is what came of a question, whoever asked.
+type Result struct {
 	Question Question
 	Action   Action
 	Policy   string
@@ -123,12 +130,10 @@ type Record struct {
 	Addr     netip.Addr // of a steered answer
 	From     From
 	Stale    bool
-	Shadow   string // what a policy in mode shadow would have made of it: "block nxdomain by NAME"; empty: the same
 	Learned  bool   // a default decided whose askers are learnt about
+	Shadow   string // what a policy in mode shadow would have made of it: "block nxdomain by NAME"; empty: the same
 	Group    string // of upstream resolvers that was asked; empty: none, or by the name
-
-	Query, Reply []byte // the messages
-	Hops         Facts  // that the decision was made by
+	Hops     Facts  // that the decision was made by
 }
 
 // question reads the name and types of a question.

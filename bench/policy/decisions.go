@@ -40,7 +40,7 @@ func decisions(names int) (measured, error) {
 }
 
 // A note is as long as what the gateway notes of an answer.
-type note [15]uint64
+type note [6]uint64
 
 // repeated asks what was decided before, for 10,000 pairs of scope and name.
 func repeated() func(i int) {

@@ -29,6 +29,7 @@ type Entry[N any] struct {
 
 	Renewed atomic.Bool // taken care of: a newer one is on its way
 	Uses    atomic.Uint32
+	Beside  uint32 // bytes that the note points at, and nobody else
 
 	Answer wire.Answer
 	Note   N // what the owner wants to know of it
@@ -102,7 +103,8 @@ type Cache[N any] struct {
 	Displaced atomic.Uint64
 }
 
-// overhead is what an entry costs besides its bytes.
+// overhead is what an entry costs besides its bytes: itself, with a note of 48
+// bytes, and its part of the table.
 const overhead = 400
 
 // typical is the size of an entry for which the table has a place.
@@ -156,7 +158,7 @@ func (c *Cache[N]) lookup(k key, lower []byte, now time.Time) *Entry[N] {
 }
 
 func (e *Entry[N]) size() int64 {
-	return overhead + int64(cap(e.Answer.Msg)+len(e.Answer.TTLs)+len(e.rest)+len(e.Answer.Why.Text))
+	return overhead + int64(e.Beside) + int64(cap(e.Answer.Msg)+len(e.Answer.TTLs)+len(e.rest)+len(e.Answer.Why.Text))
 }
 
 // Put keeps an answer to a question for a scope. The entry is the cache's from
