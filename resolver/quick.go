@@ -51,7 +51,6 @@ type memo struct {
 type rarely struct {
 	result Result
 	origin cache.Question // what it comes of, to be renewed; no name: nothing
-	group  string
 }
 
 // size returns about how many bytes it takes, with what it alone points at.
@@ -124,7 +123,7 @@ func (g *Gateway) used(e *packed.Entry[memo], now time.Time) {
 		return
 	}
 	if r := e.Note.rarely; r.origin.Name != "" && e.Renewed.CompareAndSwap(false, true) {
-		g.Renew(r.group, r.origin)
+		g.Renew(r.result.Group, r.origin)
 	}
 }
 
@@ -192,7 +191,6 @@ func (a *asking) noted(e *packed.Entry[memo], o *outcome) {
 		n.tally = a.g.Tally(o.action, r.result.Policy, r.result.Rcode)
 	}
 	if o.action == Allowed && a.upstream != nil && !a.upstream.Stale { // what is stale is rechecked in its time
-		r.group = a.decision.Then.Upstream
 		r.origin, _ = a.Question.upstream() // it was one before
 	}
 }
