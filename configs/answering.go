@@ -96,10 +96,10 @@ func readCache(m *yamlpos.Map) Cache {
 	}
 	c := Cache{
 		Size:        yamlpos.Read(m, "size", 64<<20, parseSize),
-		MinTTL:      yamlpos.Read(m, "min_ttl", 0, parseSpan),
+		MinTTL:      yamlpos.Read(m, "min_ttl", 0, ParseSpan),
 		MaxTTL:      yamlpos.Read(m, "max_ttl", day, longer),
-		MaxNegative: yamlpos.Read(m, "max_negative_ttl", time.Hour, parseSpan),
-		ServeStale:  yamlpos.Read(m, "serve_stale", day, parseSpan),
+		MaxNegative: yamlpos.Read(m, "max_negative_ttl", time.Hour, ParseSpan),
+		ServeStale:  yamlpos.Read(m, "serve_stale", day, ParseSpan),
 		StaleTTL:    yamlpos.Read(m, "stale_ttl", 30*time.Second, longer),
 		Prefetch:    yamlpos.Read(m, "prefetch", true, yamlpos.Bool),
 	}

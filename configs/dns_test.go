@@ -211,7 +211,7 @@ func TestSizesAndSpans(t *testing.T) {
 		"0s": 0, "90s": 90 * time.Second, "7d": 168 * time.Hour, "1d12h": 36 * time.Hour, "0d": 0,
 		"": -1, "d": -1, "1w": -1, "-1s": -1, "1d-1s": -1, "1d1d": -1, "99999d2562047h": -1,
 	} {
-		if got, err := parseSpan(in); (err == nil) != (want >= 0) || err == nil && got != want {
+		if got, err := ParseSpan(in); (err == nil) != (want >= 0) || err == nil && got != want {
 			t.Errorf("span %q = %v, %v", in, got, err)
 		}
 	}
@@ -221,7 +221,7 @@ func FuzzSpan(f *testing.F) {
 	f.Add("1d12h")
 	f.Add("64MiB")
 	f.Fuzz(func(t *testing.T, in string) {
-		if d, err := parseSpan(in); err == nil && d < 0 {
+		if d, err := ParseSpan(in); err == nil && d < 0 {
 			t.Errorf("span %q = %v", in, d)
 		}
 		if n, err := parseSize(in); err == nil && n <= 0 {

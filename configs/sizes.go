@@ -46,9 +46,9 @@ func sizeHint(n, unit string) string {
 
 var daysForm = regexp.MustCompile(`^([0-9]{1,5})d(.*)$`)
 
-// parseSpan reads a time span that may be zero and may have days, such as 7d or
+// ParseSpan reads a time span that may be zero and may have days, such as 7d or
 // 1d12h; a day is 24 hours.
-func parseSpan(s string) (time.Duration, error) {
+func ParseSpan(s string) (time.Duration, error) {
 	bad := yamlpos.Hint(fmt.Errorf("%q is no time span", s), "write it like 30s, 12h or 7d")
 	days, rest := 0, s
 	if m := daysForm.FindStringSubmatch(s); m != nil {
@@ -68,9 +68,9 @@ func parseSpan(s string) (time.Duration, error) {
 	return 0, bad
 }
 
-// longer is [parseSpan] for what cannot be zero.
+// longer is [ParseSpan] for what cannot be zero.
 func longer(s string) (time.Duration, error) {
-	d, err := parseSpan(s)
+	d, err := ParseSpan(s)
 	if err == nil && d == 0 {
 		return 0, fmt.Errorf("%q must be longer than zero", s)
 	}

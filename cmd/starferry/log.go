@@ -9,12 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/starferry/starferry/configs"
 	"github.com/starferry/starferry/resolver"
 	"github.com/starferry/starferry/resolver/querylog"
 )
@@ -123,13 +123,12 @@ func moment(text string, now time.Time) (time.Time, error) {
 	return t, nil
 }
 
-// span reads a time span, also in days.
+// span reads a time span as configuration files have it, or one ahead, as -1h.
 func span(text string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		n, err := strconv.ParseUint(days, 10, 16)
-		return time.Duration(n) * 24 * time.Hour, err
+	if d, err := time.ParseDuration(text); err == nil {
+		return d, nil
 	}
-	return time.ParseDuration(text)
+	return configs.ParseSpan(text)
 }
 
 func (s *selection) has(r *querylog.Record) bool {
