@@ -29,7 +29,7 @@ var structures = []struct {
 	name  string
 	build func(text []byte) (structure, error)
 }{
-	{"this list: a slot for each hash, behind small filters", buildOurs},
+	{"this list: lines of eight, asked for beside small filters", buildOurs},
 	{"Go map of strings, a question for each suffix", buildMap},
 	{"the same behind a Bloom filter", buildBloom},
 	{"open addressing by 64-bit hashes", buildHashed},

@@ -2,21 +2,29 @@ package match
 
 import "math/bits"
 
-// perBlock is how many entries lie in a block: of 64 KiB.
-const perBlock = 1 << blockShift
+// A line holds entries, and zeros after them. It is as long as the lines of the
+// processor's caches.
+type line [perLine]uint64
 
-const blockShift = 13
+const (
+	perLine  = 1 << lineShift
+	perBlock = 1 << blockShift // lines in a block, which is of 64 KiB
 
-// entries is a long row of entries. It lies in blocks, so that it grows without
-// being copied and without having room for twice as many.
+	lineShift  = 3
+	blockShift = 10
+)
+
+// entries is a long row of entries. It lies in blocks of lines, so that it grows
+// without being copied and without having room for twice as many.
 type entries struct {
-	blocks [][]uint64 // all full but the last
+	blocks [][]line // all full but the last
 	len    int
-	freed  int // so many blocks are given up
+	reused int // so many blocks serve for something else
 }
 
 func (e *entries) at(i int) *uint64 {
-	return &e.blocks[i>>blockShift][i&(perBlock-1)]
+	n := i >> lineShift
+	return &e.blocks[n>>blockShift][n&(perBlock-1)][i&(perLine-1)]
 }
 
 // last returns the entry that was added last, nil if there is none.
@@ -28,16 +36,31 @@ func (e *entries) last() *uint64 {
 }
 
 func (e *entries) add(entry uint64) {
-	if e.len&(perBlock-1) == 0 {
-		var block []uint64 // the first one grows: most sets are small
-		if e.len > 0 {
-			block = make([]uint64, 0, perBlock)
+	if e.len&(perLine-1) == 0 {
+		e.addLine()
+	}
+	e.len++
+	*e.last() = entry
+}
+
+func (e *entries) addLine() {
+	n := len(e.blocks)
+	if n == 0 || len(e.blocks[n-1]) == perBlock {
+		var block []line // the first one grows: most sets are small
+		if n > 0 {
+			block = make([]line, 0, perBlock)
 		}
 		e.blocks = append(e.blocks, block)
+		n++
 	}
-	last := &e.blocks[len(e.blocks)-1]
-	*last = append(*last, entry)
-	e.len++
+	e.blocks[n-1] = append(e.blocks[n-1], line{})
+}
+
+// sort orders the entries by their hashes and leaves one of each name, with all
+// its kinds.
+func (e *entries) sort() {
+	const perBucket = 6
+	e.unite(e.group(e.len/perBucket + 1))
 }
 
 // group moves the entries into the order of n buckets, and returns where each
@@ -57,10 +80,8 @@ func (e *entries) group(n int) []uint32 {
 // count returns where each of n buckets will begin, and the end of the last one.
 func (e *entries) count(n int) []uint32 {
 	starts := make([]uint32, n+1)
-	for _, block := range e.blocks {
-		for _, entry := range block {
-			starts[bucket(entry>>kindBits, n)+1]++
-		}
+	for i := range e.len {
+		starts[lineOf(*e.at(i)>>kindBits, n)+1]++
 	}
 	for b := range n {
 		starts[b+1] += starts[b]
@@ -79,7 +100,7 @@ func (e *entries) order(starts, next []uint32, first, end, shift int) {
 	for g := range groups {
 		for full := starts[min(first+(g+1)<<shift, end)]; next[g] < full; {
 			from := e.at(int(next[g]))
-			to := (bucket(*from>>kindBits, len(starts)-1) - first) >> shift
+			to := (lineOf(*from>>kindBits, len(starts)-1) - first) >> shift
 			if to != g {
 				other := e.at(int(next[to]))
 				*from, *other = *other, *from
@@ -122,41 +143,36 @@ func (e *entries) insert(first, end int, entry uint64) int {
 	return end + 1
 }
 
-// appendTo appends the entries from first to end to a row.
-func (e *entries) appendTo(row []uint64, first, end int) []uint64 {
-	for first < end {
-		block := e.blocks[first>>blockShift][first&(perBlock-1):]
-		block = block[:min(len(block), end-first)]
-		row = append(row, block...)
-		first += len(block)
+// reuse returns n empty lines, which lie in a full block if one is left all of
+// whose entries are before done: nobody looks at those any more.
+func (e *entries) reuse(n, done int) []line {
+	if n < perBlock || e.reused >= done>>lineShift>>blockShift {
+		return make([]line, n)
 	}
-	return row
+	block := e.blocks[e.reused][:perBlock:perBlock]
+	e.reused++
+	clear(block)
+	return block
 }
 
-// free returns the full blocks that lie before an entry, which nobody looks at
-// any more. It returns each of them once.
-func (e *entries) free(before int) [][]uint64 {
-	n := before>>blockShift - e.freed
-	free := e.blocks[e.freed : e.freed+n]
-	e.freed += n
-	return free
-}
-
-// cut leaves the first n entries, and no room after them.
+// cut leaves the first n entries, of which there are some, and no room for a line after them.
 func (e *entries) cut(n int) {
+	lines := (n-1)>>lineShift + 1
+	clear(e.blocks[(lines-1)>>blockShift][(lines-1)&(perBlock-1)][(n-1)&(perLine-1)+1:])
 	e.len = n
-	e.blocks = e.blocks[:(n+perBlock-1)>>blockShift]
+	e.blocks = e.blocks[:(lines-1)>>blockShift+1]
 	last := &e.blocks[len(e.blocks)-1]
-	if used := n - (len(e.blocks)-1)<<blockShift; used < cap(*last) {
-		*last = append(make([]uint64, 0, used), (*last)[:used]...)
+	if used := lines - (len(e.blocks)-1)<<blockShift; used < cap(*last) {
+		*last = append(make([]line, 0, used), (*last)[:used]...)
 	}
-	e.blocks = append(make([][]uint64, 0, len(e.blocks)), e.blocks...)
+	e.blocks = append(make([][]line, 0, len(e.blocks)), e.blocks...)
 }
 
 // depths tells of how many labels the names are that there are entries for.
 // Looking for suffixes of other lengths is of no use.
 type depths struct {
 	exact, one, under labelSet
+	deep              bool // some have more than keptLabels
 }
 
 // A labelSet is a set of numbers of labels, from 1.
@@ -166,6 +182,7 @@ func (s *labelSet) add(labels int)      { s[(labels-1)/64] |= 1 << ((labels - 1)
 func (s *labelSet) has(labels int) bool { return s[(labels-1)/64]>>((labels-1)%64)&1 != 0 }
 
 func (d *depths) add(kind Kind, labels int) {
+	d.deep = d.deep || labels > keptLabels
 	if kind&Exact != 0 {
 		d.exact.add(labels)
 	}
@@ -177,12 +194,18 @@ func (d *depths) add(kind Kind, labels int) {
 	}
 }
 
+// near returns of how many labels, up to keptLabels, the suffixes are that can cover
+// a name: one has bit 0.
+func (d *depths) near(labels int) uint64 {
+	if labels == 0 {
+		return 0
+	}
+	own := uint64(1) << (labels - 1) // none from 65 labels on
+	return (d.under[0]&(own-1) | d.exact[0]&own | d.one[0]&(own>>1)) & (1<<keptLabels - 1)
+}
+
 // of returns of how many labels the suffixes are that can cover a name.
 func (d *depths) of(labels int) labelSet {
-	if labels > 0 && labels <= 64 { // as all but all names
-		own := uint64(1) << (labels - 1)
-		return labelSet{d.under[0]&(own-1) | d.exact[0]&own | d.one[0]&(own>>1)}
-	}
 	s := d.under.below(labels)
 	if labels > 0 && labels <= maxLabels && d.exact.has(labels) {
 		s.add(labels)
@@ -193,11 +216,13 @@ func (d *depths) of(labels int) labelSet {
 	return s
 }
 
-// below returns those members that are less than labels, which are none or more than 64.
+// below returns those members that are less than labels.
 func (s *labelSet) below(labels int) labelSet {
 	switch n := labels - 1; {
 	case n <= 0:
 		return labelSet{}
+	case n < 64:
+		return labelSet{s[0] & (1<<n - 1)}
 	case n < 128:
 		return labelSet{s[0], s[1] & (1<<(n-64) - 1)}
 	}

@@ -24,17 +24,17 @@ func NewFilter(sets ...*Names) *Filter {
 	}
 	f := &Filter{words: make([]uint64, names*bitsPerName/64+1)}
 	for _, s := range leaves {
-		for _, slots := range s.entries.parts {
-			f.add(slots)
+		for _, block := range s.entries.blocks {
+			for i := range block {
+				f.add(&block[i])
+			}
 		}
-		f.add(s.entries.rest)
 	}
 	return f
 }
 
-// add adds those of the slots that are taken.
-func (f *Filter) add(slots []uint64) {
-	for _, e := range slots {
+func (f *Filter) add(l *line) {
+	for _, e := range l {
 		if e != 0 {
 			word, mask := f.place(e >> kindBits)
 			f.words[word] |= mask
@@ -60,5 +60,5 @@ func (f *Filter) Sift(h *Hashes) {
 		word, mask := f.place(hash)
 		gone |= (isZero(^f.words[word]&mask) ^ 1) << (i & 63)
 	}
-	h.gone[0] |= gone
+	h.gone |= gone
 }

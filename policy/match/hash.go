@@ -63,8 +63,8 @@ const keptLabels = 16
 // the name up in any number of sets.
 type Hashes struct {
 	name   string
-	labels int      // also those that are too many to be in a set
-	gone   labelSet // the suffixes of so many labels need not be looked for
+	labels int    // also those that are too many to be in a set
+	gone   uint64 // the suffixes of so many labels, less one, need not be looked for
 	hash   [keptLabels]uint64
 	length [keptLabels]int32 // of the suffixes
 }
@@ -95,7 +95,7 @@ const perChunk = 8
 // would guess those that depend on the name's bytes, often wrongly, and it finds
 // out only when they have come from memory.
 func (h *Hashes) reset(name string, last uint64, in *depths) {
-	h.name, h.labels, h.gone = name, 0, labelSet{}
+	h.name, h.labels, h.gone = name, 0, 0
 	if name == "" {
 		return
 	}
@@ -148,7 +148,7 @@ func (h *Hashes) wanted(dots uint64, in *depths) uint64 {
 	if in == nil {
 		return 1<<keptLabels - 1
 	}
-	return in.of(h.labels)[0] & (1<<keptLabels - 1)
+	return in.near(h.labels)
 }
 
 // lastBytes returns the last eight bytes of a name, the last one highest, with

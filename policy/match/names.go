@@ -97,26 +97,35 @@ func (n *Names) LookupHashes(h *Hashes) (Match, bool) {
 	if n.of != nil {
 		return n.of.lookup(h)
 	}
-	wanted := n.depths.of(h.labels)
-	wanted[0] &^= h.gone[0]
-	for w := len(wanted) - 1; w >= 0; w-- {
-		const kept = 1<<keptLabels - 1
-		left := wanted[w]
-		if w == 0 {
-			left = left&^kept | n.entries.sift(h, left&kept)
+	if n.depths.deep {
+		if m, ok := n.lookupDeep(h); ok {
+			return m, true
 		}
-		for left != 0 {
-			bit := bits.Len64(left) - 1
-			left &^= 1 << bit
-			labels := w*64 + bit + 1
-			if kind := n.entries.find(h.of(labels)); kind&covering[min(h.labels-labels, 2)] != 0 {
-				return Match{Name: h.suffix(labels), Kind: kind}, true
-			}
+	}
+	for left := n.entries.sift(h, n.depths.near(h.labels)&^h.gone); left != 0; {
+		i := bits.Len64(left) - 1
+		left &^= 1 << i
+		if kind := n.entries.find(h.hash[i&(keptLabels-1)]); kind&covering[min(h.labels-i-1, 2)] != 0 {
+			return Match{Name: h.suffix(i + 1), Kind: kind}, true
 		}
 	}
 	for i := range n.patterns {
 		if n.patterns[i].covers(h.name) {
 			return Match{pattern: &n.patterns[i]}, true
+		}
+	}
+	return Match{}, false
+}
+
+// lookupDeep looks for suffixes of so many labels that their hashes are not kept.
+func (n *Names) lookupDeep(h *Hashes) (Match, bool) {
+	wanted := n.depths.of(h.labels)
+	for labels := min(h.labels, maxLabels); labels > keptLabels; labels-- {
+		if !wanted.has(labels) {
+			continue
+		}
+		if kind := n.entries.find(h.of(labels)); kind&covering[min(h.labels-labels, 2)] != 0 {
+			return Match{Name: h.suffix(labels), Kind: kind}, true
 		}
 	}
 	return Match{}, false

@@ -168,14 +168,15 @@ func TestLookupAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() { h.Reset("www.host5.zone5.example"); set.LookupHashes(&h) }); n != 0 {
 		t.Errorf("LookupHashes allocates %v times", n)
 	}
-	if b := (set.entries.room() + cap(set.entries.buckets)) * 8 / 1000; b > 12 {
+	if b := (set.entries.room() + cap(set.entries.filters)) * 8 / 1000; b > 12 {
 		t.Errorf("%d bytes an entry, want 12", b)
 	}
 }
 
 // Sets of all sizes, with names that come several times and in several kinds.
 func TestSizes(t *testing.T) {
-	for _, n := range []int{1, 2, 7, 8, 9, 100, 1000, perBlock - 1, perBlock, perBlock + 1, 3*perBlock + 5} {
+	const inBlock = perBlock * perLine
+	for _, n := range []int{1, 2, 7, 8, 9, 100, 1000, inBlock - 1, inBlock, inBlock + 1, 3*inBlock + 5} {
 		var b NamesBuilder
 		entries := map[string]Kind{}
 		for i := range 2 * n {
@@ -190,11 +191,8 @@ func TestSizes(t *testing.T) {
 		if set.Len() != len(entries) || b.Build().Len() != 0 {
 			t.Fatalf("%d entries of %d", set.Len(), len(entries))
 		}
-		if got := set.entries.room(); n <= few && got != n {
-			t.Errorf("%d slots for %d names", got, n)
-		}
-		if len(set.entries.rest) > 0 {
-			t.Errorf("%d of %d names have no slot", len(set.entries.rest), n)
+		if got := set.entries.room(); n < perLine && got != perLine {
+			t.Errorf("room for %d entries of %d names", got, n)
 		}
 		for e, kind := range entries {
 			if got := set.entries.find(mustKey(t, e).hash); got != kind {
@@ -226,19 +224,22 @@ func TestBadEntries(t *testing.T) {
 	}
 }
 
-// Buckets are by the high bits of hashes. Should many entries have nearly the
-// same hash, they are found all the same.
-func TestCrowdedBucket(t *testing.T) {
-	var b NamesBuilder
-	for i := range 1000 {
-		if err := b.AddKey(Kind(1+i%7), Key{hash: uint64(1 + i*2), labels: 1}); err != nil {
-			t.Fatal(err)
+// Lines are by the high bits of hashes. Should many entries have nearly the same
+// hash, they are found all the same, be it on the first lines or round the end.
+func TestCrowdedLine(t *testing.T) {
+	for _, first := range []uint64{1, prime - 2001} {
+		var b NamesBuilder
+		for i := range 1000 {
+			if err := b.AddKey(Kind(1+i%7), Key{hash: first + uint64(i*2), labels: 1}); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	set := b.Build()
-	for i := range 1000 {
-		if got, not := set.entries.find(uint64(1+i*2)), set.entries.find(uint64(i*2)); got != Kind(1+i%7) || not != 0 {
-			t.Fatalf("entry %d is %d, the one before it %d", i, got, not)
+		set := b.Build()
+		for i := range 1000 {
+			hash := first + uint64(i*2)
+			if got, not := set.entries.find(hash), set.entries.find(hash-1); got != Kind(1+i%7) || not != 0 {
+				t.Fatalf("entry %d from %d is %d, the one before it %d", i, first, got, not)
+			}
 		}
 	}
 }
@@ -303,10 +304,10 @@ func BenchmarkNames(b *testing.B) {
 	}
 }
 
-// room returns how many slots a table has.
+// room returns how many entries a table has room for.
 func (t *table) room() (n int) {
-	for _, slots := range t.parts {
-		n += cap(slots)
+	for _, block := range t.blocks {
+		n += cap(block) * perLine
 	}
 	return n
 }

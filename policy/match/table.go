@@ -1,202 +1,110 @@
 package match
 
-import (
-	"math/bits"
-	"slices"
-)
+import "math/bits"
 
 // A table finds entries by their hashes. It is made for names that are not in
-// the processor's caches, where what counts is how often it waits for memory:
-// once for the filters of all suffixes of a name, which is all that most names
-// that are not listed cost, and once for the one entry that can be it.
+// the processor's caches, where what counts is how often one look waits for
+// another one's answer from memory.
 //
-// The high bits of a hash give its bucket, of about five entries. For a bucket
-// there is a word: a small Bloom filter of the entries in it, and a pilot, the
-// number by which, mixed with the hash, each of them has a slot to itself
-// (Belazzougui, Botelho and Dietzfelbinger, "Hash, displace, and compress",
-// 2009). Pilots are tried until one is good, first for the buckets that are
-// full, as long as there is room. So that this does not wait for memory either,
-// each 256 buckets have a part of the slots.
+// Entries lie in lines. The high bits of a hash give its line; should that be full,
+// the entry lies in the next one with room. For each line there is a word beside: a
+// small Bloom filter of the entries that belong there. All lines that suffixes of a
+// name belong to are asked for while their filters are looked at, so that the line
+// of one that passes is on its way as soon as that is known.
 //
-// For an entry that is 1.6 bytes of a bucket and 10 of the slots, of which a fifth
-// stays free. While the set is built, its entries give way to slots block by
-// block. A few entries have neither and are just looked through.
+// For an entry that is 1.3 bytes of a filter and 10.7 of a line, of which a quarter
+// stays free. While the set is built, its entries give way to lines block by block.
+// So few entries that they have room to spare in one line have no filter.
 type table struct {
 	len     int
-	parts   [][]uint64 // of equal size; each belongs to perPart buckets
-	buckets []uint64
-	rest    []uint64 // in order, the entries of buckets that no pilot was good for
+	blocks  [][]line // all full but the last
+	filters []uint64 // one for each line
 }
 
-const (
-	few       = 8 // so many entries have no buckets
-	perBucket = 5
-	perPart   = 1 << partShift
-	partShift = 8
-
-	pilotBits = 8
-	noPilot   = 1<<pilotBits - 1 // the bucket's entries are in the rest
-	crowded   = 30               // a bucket of more is not tried to find a pilot for
-)
+// inLine is how many entries belong to a line, on average.
+const inLine = 6
 
 // newTable returns a table of the entries, which it uses up.
 func newTable(e *entries) table {
 	if e.len == 0 {
 		return table{}
 	}
-	n := e.len/perBucket + 1
-	if n > perPart {
-		n = (n + perPart - 1) &^ (perPart - 1)
+	e.sort()
+	t := table{len: e.len}
+	if e.len < perLine {
+		t.blocks = e.blocks
+		return t
 	}
-	starts := e.group(n)
-	e.unite(starts)
-	if e.len <= few {
-		return table{len: e.len, parts: e.blocks}
+	t.filters = make([]uint64, e.len/inLine+1)
+	for i := range e.len {
+		entry := *e.at(i)
+		n := lineOf(entry>>kindBits, len(t.filters))
+		t.filters[n] |= filterBits(entry >> kindBits)
+		for t.grow(n, e, i); !t.line(n).put(entry); t.grow(n, e, i) {
+			n = t.after(n)
+		}
 	}
-	t := table{len: e.len, parts: make([][]uint64, (n+perPart-1)/perPart), buckets: make([]uint64, n)}
-	size := e.len*5/(4*len(t.parts)) + 1
-	room := space{left: size * len(t.parts)}
-	var near []uint64
-	for p := range t.parts {
-		bounds := starts[p*perPart : min((p+1)*perPart, n)+1]
-		end := int(bounds[len(bounds)-1])
-		near = e.appendTo(near[:0], int(bounds[0]), end)
-		room.give(e.free(end))
-		t.parts[p] = room.take(size)
-		t.fill(t.parts[p], t.buckets[p*perPart:], bounds, near)
-	}
-	slices.Sort(t.rest)
+	t.grow(len(t.filters)-1, e, e.len)
 	return t
 }
 
-// A space is where the slots of a table come from: blocks of entries that are
-// used up, and new ones when there are none.
-type space struct {
-	blocks [][]uint64
-	begun  []uint64 // what is left of one
-	left   int      // so many slots are still to be taken
-}
-
-func (s *space) give(blocks [][]uint64) { s.blocks = append(s.blocks, blocks...) }
-
-// take returns so many free slots.
-func (s *space) take(n int) []uint64 {
-	if len(s.begun) < n {
-		s.begun = s.block(n)
-	}
-	slots := s.begun[:n:n]
-	s.begun = s.begun[n:]
-	s.left -= n
-	clear(slots)
-	return slots
-}
-
-// block returns a block that n slots at least fit into.
-func (s *space) block(n int) []uint64 {
-	last := len(s.blocks) - 1
-	if last < 0 || len(s.blocks[last]) < n {
-		return make([]uint64, min(s.left, max(n, perBlock/n*n)))
-	}
-	b := s.blocks[last]
-	s.blocks = s.blocks[:last]
-	return b
-}
-
-// fill puts the entries of a part's buckets, which begin at the bounds, into
-// its slots.
-func (t *table) fill(slots, buckets []uint64, bounds []uint32, entries []uint64) {
-	var order [perPart]uint16
-	for _, b := range fullFirst(bounds, order[:]) {
-		of := entries[bounds[b]-bounds[0] : bounds[b+1]-bounds[0]]
-		word := findPilot(slots, of)
-		if word == noPilot {
-			t.rest = append(t.rest, of...)
-		}
-		for _, e := range of {
-			word |= filterBits(e >> kindBits)
-		}
-		buckets[b] = word
+// grow adds blocks until there is line n: those that only entries before done
+// lay in, and new ones.
+func (t *table) grow(n int, e *entries, done int) {
+	for n>>blockShift >= len(t.blocks) {
+		left := len(t.filters) - len(t.blocks)<<blockShift
+		t.blocks = append(t.blocks, e.reuse(min(left, perBlock), done))
 	}
 }
 
-// fullFirst returns the numbers of the buckets in order, which has room for
-// them: those with the most entries first.
-func fullFirst(bounds []uint32, order []uint16) []uint16 {
-	size := func(b int) uint32 { return crowded - min(bounds[b+1]-bounds[b], crowded) }
-	var next [crowded + 2]uint16
-	n := len(bounds) - 1
-	for b := range n {
-		next[size(b)+1]++
-	}
-	for s := range crowded {
-		next[s+1] += next[s]
-	}
-	for b := range n {
-		order[next[size(b)]] = uint16(b)
-		next[size(b)]++
-	}
-	return order[:n]
-}
-
-// findPilot returns the pilot by which the entries have slots to themselves,
-// and puts them there.
-func findPilot(slots, entries []uint64) uint64 {
-	if len(entries) >= crowded {
-		return noPilot
-	}
-	for pilot := range uint64(noPilot) {
-		if put(slots, entries, pilot) {
-			return pilot
+// put puts an entry into a line, unless that is full.
+func (l *line) put(entry uint64) bool {
+	for i := range l {
+		if l[i] == 0 {
+			l[i] = entry
+			return true
 		}
 	}
-	return noPilot
+	return false
 }
 
-// put puts the entries into their slots, unless one is taken.
-func put(slots, entries []uint64, pilot uint64) bool {
-	for i, e := range entries {
-		s := &slots[slot(e>>kindBits, pilot, len(slots))]
-		if *s != 0 {
-			for _, e := range entries[:i] {
-				slots[slot(e>>kindBits, pilot, len(slots))] = 0
-			}
-			return false
-		}
-		*s = e
-	}
-	return true
-}
-
-// bucket spreads hashes over n buckets, in their order.
-func bucket(hash uint64, n int) int {
+// lineOf spreads hashes over n lines, in their order.
+func lineOf(hash uint64, n int) int {
 	hi, _ := bits.Mul64(hash<<kindBits, uint64(n))
 	return int(hi)
 }
 
-// slot returns which of n slots a hash has by a pilot.
-func slot(hash, pilot uint64, n int) int {
-	hi, _ := bits.Mul64((hash^pilot*0x9e3779b97f4a7c15)*0xd6e8feb86659fd93, uint64(n))
-	return int(hi)
+func (t *table) line(n int) *line { return &t.blocks[n>>blockShift][n&(perBlock-1)] }
+
+// after returns which line takes what a full one has no room for.
+func (t *table) after(n int) int {
+	if n++; n < len(t.filters) {
+		return n
+	}
+	return 0
 }
 
-// filterBits returns the bits of a bucket's filter that an entry sets: one of
-// 32, one of 16 and one of 8. About one hash in fifty passes that is not there.
+// filterBits returns the bits of a line's filter that an entry sets: one of 32 and
+// two of 16. About one hash in fifty passes that is not there.
 func filterBits(hash uint64) uint64 {
-	return 1<<pilotBits<<(hash&31) | 1<<40<<(hash>>5&15) | 1<<56<<(hash>>9&7)
+	return 1<<(hash&31) | 1<<32<<(hash>>5&15) | 1<<48<<(hash>>9&15)
 }
 
 // sift returns which of the wanted suffixes, given by their labels less one, can
 // be in the table. It has no branches that depend on what is there, so that the
 // processor asks memory for all of them at once.
 func (t *table) sift(h *Hashes, wanted uint64) (passed uint64) {
-	if t.buckets == nil {
+	blocks, filters := t.blocks, t.filters // what a loop with a call reads again each time, it waits for
+	if filters == nil {
 		return wanted
 	}
 	for ; wanted != 0; wanted &= wanted - 1 {
 		i := bits.TrailingZeros64(wanted)
 		hash := h.hash[i&(keptLabels-1)]
-		mask := filterBits(hash)
-		passed |= isZero(^t.buckets[bucket(hash, len(t.buckets))]&mask) << (i & 63)
+		n := lineOf(hash, len(filters))
+		block := blocks[n>>blockShift]
+		prefetch(&block[n&(perBlock-1)])
+		passed |= isZero(^filters[n]&filterBits(hash)) << (i & 63)
 	}
 	return passed
 }
@@ -206,36 +114,29 @@ func isZero(x uint64) uint64 { return (x|-x)>>63 ^ 1 }
 
 // find returns the kind of the entry with this hash, 0 if there is none.
 func (t *table) find(hash uint64) Kind {
-	if t.buckets == nil {
-		return t.amongFew(hash)
-	}
-	b := bucket(hash, len(t.buckets))
-	pilot := t.buckets[b] & noPilot
-	if pilot == noPilot {
-		first, _ := slices.BinarySearch(t.rest, hash<<kindBits)
-		return among(t.rest[first:min(first+1, len(t.rest))], hash)
-	}
-	slots := t.parts[b>>partShift]
-	if kind := slots[slot(hash, pilot, len(slots))] ^ hash<<kindBits; kind < 1<<kindBits {
-		return Kind(kind)
-	}
-	return 0
-}
-
-// amongFew returns the kind of the entry with this hash in a table without buckets.
-func (t *table) amongFew(hash uint64) Kind {
-	if len(t.parts) == 0 {
+	if t.len == 0 {
 		return 0
 	}
-	return among(t.parts[0], hash)
-}
-
-// among returns the kind of that of a few entries that has this hash.
-func among(entries []uint64, hash uint64) Kind {
-	for _, e := range entries {
-		if kind := e ^ hash<<kindBits; kind < 1<<kindBits {
-			return Kind(kind)
+	for n := lineOf(hash, len(t.filters)); ; n = t.after(n) {
+		l := t.line(n)
+		if kind := l.find(hash << kindBits); kind != 0 || l[perLine-1] == 0 {
+			return kind
 		}
 	}
-	return 0
+}
+
+// find returns the kind of the entry that is the key but for that. It looks at all
+// entries, since the processor would guess wrongly at which one to stop, and in so
+// many words, since the compiler unrolls no loops.
+func (l *line) find(key uint64) Kind {
+	return kindIf(l[0]^key) | kindIf(l[1]^key) | kindIf(l[2]^key) | kindIf(l[3]^key) |
+		kindIf(l[4]^key) | kindIf(l[5]^key) | kindIf(l[6]^key) | kindIf(l[7]^key)
+}
+
+// kindIf returns what is left of an entry without its key, 0 if it has another one.
+func kindIf(left uint64) Kind {
+	if left >= 1<<kindBits {
+		left = 0
+	}
+	return Kind(left)
 }
