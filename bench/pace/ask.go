@@ -27,17 +27,17 @@ type lane struct {
 	step  int // how many sockets there are
 	sent  atomic.Int64
 	start time.Time
-	every time.Duration
+	left  []time.Duration // by number, shared: when each question left, from the start
 	times []time.Duration // by number, shared; zero is not answered yet
 }
 
-// ask asks, and returns each question's time.
-func (l load) ask() ([]time.Duration, error) {
+// ask asks, and returns each question's time, and how late it left.
+func (l load) ask() (times, late []time.Duration, err error) {
 	every := time.Second / time.Duration(l.rate)
-	times := make([]time.Duration, l.span/every)
-	lanes, err := l.open(times, every)
+	times, left := make([]time.Duration, l.span/every), make([]time.Duration, l.span/every)
+	lanes, err := l.open(times, left)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var wg sync.WaitGroup
 	start := time.Now().Add(10 * time.Millisecond)
@@ -45,7 +45,7 @@ func (l load) ask() ([]time.Duration, error) {
 		ln.start = start
 		wg.Go(ln.receive)
 	}
-	err = l.send(lanes, start, every, len(times))
+	err = l.send(lanes, start, every)
 	deadline := time.Now().Add(unanswered)
 	for _, ln := range lanes {
 		err = errors.Join(err, ln.conn.SetReadDeadline(deadline))
@@ -58,11 +58,12 @@ func (l load) ask() ([]time.Duration, error) {
 		if t <= 0 || t > unanswered {
 			times[i] = unanswered
 		}
+		left[i] -= time.Duration(i) * every
 	}
-	return times, err
+	return times, left, err
 }
 
-func (l load) open(times []time.Duration, every time.Duration) ([]*lane, error) {
+func (l load) open(times, left []time.Duration) ([]*lane, error) {
 	lanes := make([]*lane, l.sockets)
 	for i := range lanes {
 		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(l.to))
@@ -72,7 +73,7 @@ func (l load) open(times []time.Duration, every time.Duration) ([]*lane, error) 
 		if err := stamp(c); err != nil {
 			return nil, err
 		}
-		lanes[i] = &lane{conn: c, first: i, step: l.sockets, every: every, times: times}
+		lanes[i] = &lane{conn: c, first: i, step: l.sockets, left: left, times: times}
 	}
 	return lanes, nil
 }
@@ -90,18 +91,19 @@ func stamp(c *net.UDPConn) error {
 
 // send asks everything when it is due. It sleeps by the kernel's clock on a
 // thread of its own: the runtime's timers are too coarse for 50 µs.
-func (l load) send(lanes []*lane, start time.Time, every time.Duration, n int) error {
+func (l load) send(lanes []*lane, start time.Time, every time.Duration) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // else a sleep may last 50 µs longer; it only costs precision
 	var b [512]byte
-	for i := range n {
+	for i := range lanes[0].left {
 		if wait := time.Until(start.Add(time.Duration(i) * every)); wait > 0 {
 			ts := unix.NsecToTimespec(int64(wait))
 			_ = unix.Nanosleep(&ts, nil) // woken early, it is asked early: no harm
 		}
 		ln := lanes[i%len(lanes)]
 		q := b[:copy(b[:], l.queries[i%len(l.queries)])]
+		ln.left[i] = time.Since(start)
 		binary.BigEndian.PutUint16(q, uint16(ln.sent.Add(1)-1))
 		// A refusal (nobody listens) is told of at a later write; the question is one without an answer.
 		if _, err := ln.conn.Write(q); err != nil && !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ENOBUFS) {
@@ -137,7 +139,7 @@ func (ln *lane) note(b []byte, at time.Time) {
 	if k < 0 || i >= len(ln.times) || ln.times[i] != 0 {
 		return
 	}
-	ln.times[i] = max(1, at.Sub(ln.start.Add(time.Duration(i)*ln.every)))
+	ln.times[i] = max(1, at.Sub(ln.start.Add(ln.left[i])))
 }
 
 // arrival reads the kernel's stamp, which is by the wall clock.

@@ -2,10 +2,11 @@
 // took: the median, and what 99 and 99.9 of 100 stayed below.
 //
 // It is an open loop. When each question is due was settled before the first
-// one left, a late answer holds back no question, and an answer's time counts
-// from when its question was due: so a server that stands still for a moment
-// pays for all that would have been asked meanwhile. (A load that waits for
-// answers asks less just then, and so hides it: "coordinated omission".)
+// one left, and a late answer holds back no question: a server that stands still
+// for a moment is asked all the same meanwhile. (A load that waits for answers
+// asks less just then, and so hides it: "coordinated omission".) An answer's time
+// counts from when its question left. How late that was, which is this program's
+// doing and the machine's, is said beside it.
 // Arrivals are stamped by the kernel, so the delay of this program's own
 // receiving does not count.
 package main
@@ -58,13 +59,13 @@ func run(to, names string, rate int, span time.Duration, windows int) error {
 	if err != nil {
 		return err
 	}
-	times, err := load{to: addr, queries: queries, rate: rate, span: span, sockets: 8}.ask()
+	times, late, err := load{to: addr, queries: queries, rate: rate, span: span, sockets: 8}.ask()
 	if err != nil {
 		return err
 	}
 	n := len(times) / windows
 	for i := range windows {
-		fmt.Printf("window %d: %v\n", i+1, summarize(times[i*n:(i+1)*n]))
+		fmt.Printf("window %d: %v, questions late p99 %.3f ms\n", i+1, summarize(times[i*n:(i+1)*n]), ms(summarize(late[i*n:(i+1)*n]).p99))
 	}
 	return nil
 }

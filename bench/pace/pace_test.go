@@ -46,11 +46,14 @@ func TestNote(t *testing.T) {
 		{"a question", 3, make([]byte, 12), -1},
 		{"cut off", 3, []byte{0, 2, 0x80}, -1},
 	} {
-		ln := lane{first: 1, step: 2, start: start, every: time.Millisecond, times: make([]time.Duration, 2*65540)}
+		ln := lane{first: 1, step: 2, start: start, left: make([]time.Duration, 2*65540), times: make([]time.Duration, 2*65540)}
+		for i := range ln.left {
+			ln.left[i] = time.Duration(i) * time.Millisecond
+		}
 		ln.sent.Store(tt.sent)
-		due := start.Add(time.Duration(max(0, tt.number)) * time.Millisecond)
-		ln.note(tt.answer, due.Add(7*time.Microsecond))
-		ln.note(tt.answer, due.Add(9*time.Microsecond))
+		left := start.Add(time.Duration(max(0, tt.number)) * time.Millisecond)
+		ln.note(tt.answer, left.Add(7*time.Microsecond))
+		ln.note(tt.answer, left.Add(9*time.Microsecond))
 		for i, d := range ln.times {
 			if (d != 0) != (i == tt.number) || (d != 0 && d != 7*time.Microsecond) {
 				t.Errorf("%s: question %d took %v", tt.what, i, d)
@@ -84,11 +87,14 @@ func TestAsk(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := netip.MustParseAddrPort(c.LocalAddr().String())
-	times, err := load{to: to, queries: queries, rate: 1000, span: 100 * time.Millisecond, sockets: 3}.ask()
+	times, late, err := load{to: to, queries: queries, rate: 1000, span: 100 * time.Millisecond, sockets: 3}.ask()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s := summarize(times); s.asked != 100 || s.answered != 90 || s.p99 != unanswered || s.median >= unanswered {
 		t.Error(s)
+	}
+	if s := summarize(late); s.asked != 100 || s.median < -time.Millisecond || s.median >= unanswered {
+		t.Errorf("questions left %v", s)
 	}
 }
