@@ -8,13 +8,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/starferry/starferry/configs"
 	"github.com/starferry/starferry/internal/lifecycle"
+	"github.com/starferry/starferry/internal/priority"
 	"github.com/starferry/starferry/resolver/cookie"
 	"github.com/starferry/starferry/resolver/guard"
 	"github.com/starferry/starferry/resolver/listen"
@@ -162,7 +162,7 @@ func (d *gatewayDNS) listenOutside() (tasks []lifecycle.Task, err error) {
 	}
 	sockets := d.g.set.DNS.Sockets
 	if sockets == 0 {
-		sockets = runtime.GOMAXPROCS(0)
+		sockets = priority.Processors()
 	}
 	for _, at := range d.g.set.DNS.Listen {
 		more, err := d.listenUDP(at, sockets)

@@ -59,11 +59,13 @@ func Aside(f func() error) error {
 // errEnded is the error of work that ended its goroutine.
 var errEnded = errors.New("the work ended by itself")
 
-// A spare is a processor that all who work aside share.
+// A spare is processors beyond those that there are: one that all who work aside
+// share, and those that somebody has for himself.
 type spare struct {
 	mu    sync.Mutex
-	users int
-	procs int // without it
+	aside int // so many work aside
+	owned int
+	procs int // without them
 }
 
 var extra spare
@@ -71,20 +73,58 @@ var extra spare
 func (s *spare) lend() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.users++; s.users == 1 {
-		s.procs = runtime.GOMAXPROCS(0)
-		runtime.GOMAXPROCS(s.procs + 1)
-	}
+	s.change(1, 0)
 }
 
 func (s *spare) giveBack() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.users--; s.users == 0 {
-		if os.Getenv("GOMAXPROCS") != "" {
-			runtime.GOMAXPROCS(s.procs)
-			return
-		}
+	s.change(-1, 0)
+}
+
+// change must be called with the lock held.
+func (s *spare) change(aside, owned int) {
+	before := s.more()
+	if before == 0 {
+		s.procs = runtime.GOMAXPROCS(0)
+	}
+	s.aside, s.owned = s.aside+aside, s.owned+owned
+	switch n := s.more(); {
+	case n == before:
+	case n > 0 || os.Getenv("GOMAXPROCS") != "":
+		runtime.GOMAXPROCS(s.procs + n)
+	default:
 		runtime.SetDefaultGOMAXPROCS() // which follows changes of the machine
 	}
+}
+
+func (s *spare) more() int { return s.owned + min(s.aside, 1) }
+
+// Processors returns how many there are without those that are lent.
+func Processors() int {
+	extra.mu.Lock()
+	defer extra.mu.Unlock()
+	if extra.more() > 0 {
+		return extra.procs
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+// Own lends a goroutine a processor, in Go's sense, beyond those that there are, so
+// that it can wait in the kernel, in calls that the scheduler is not told of, without
+// keeping others from work. Not more are lent than there are without: of all of
+// them together Go's collector takes a quarter. Such a call has to end when a
+// signal comes (as ppoll does), by which the scheduler asks for the processor.
+func Own() (lent bool, giveBack func()) {
+	extra.mu.Lock()
+	defer extra.mu.Unlock()
+	if extra.more() > 0 && extra.owned >= extra.procs {
+		return false, func() {}
+	}
+	extra.change(0, 1)
+	return true, sync.OnceFunc(func() {
+		extra.mu.Lock()
+		defer extra.mu.Unlock()
+		extra.change(0, -1)
+	})
 }

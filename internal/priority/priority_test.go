@@ -44,3 +44,40 @@ func TestAside(t *testing.T) {
 		t.Errorf("%d processors afterwards, want %d", n, before)
 	}
 }
+
+// Not more processors are lent than there are, and those who own one, or work
+// aside, get what they gave back in any order.
+func TestOwn(t *testing.T) {
+	before := runtime.GOMAXPROCS(0)
+	var back []func()
+	for i := range before {
+		lent, giveBack := Own()
+		if n := runtime.GOMAXPROCS(0); !lent || n != before+i+1 {
+			t.Errorf("%d processors with %d lent: %v", n, i+1, lent)
+		}
+		back = append(back, giveBack)
+	}
+	if lent, giveBack := Own(); lent {
+		t.Error("one more is lent than there are")
+		giveBack()
+	}
+	if n := Processors(); n != before {
+		t.Errorf("%d processors without those that are lent, want %d", n, before)
+	}
+	err := Aside(func() error {
+		if n := runtime.GOMAXPROCS(0); n != 2*before+1 {
+			t.Errorf("%d processors, want %d", n, 2*before+1)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	for _, giveBack := range back {
+		giveBack()
+		giveBack()
+	}
+	if n := runtime.GOMAXPROCS(0); n != before {
+		t.Errorf("%d processors afterwards, want %d", n, before)
+	}
+}

@@ -1,7 +1,6 @@
 package listen
 
 import (
-	"context"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -69,46 +68,6 @@ func newBatch(s *Server, sock socket, name string) *batch {
 		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
 	}
 	return b
-}
-
-// serve answers what comes to the socket; it returns when that fails. What is
-// not answered at once is passed on, by later.
-func (b *batch) serve(ctx context.Context, later func(p *packet)) error {
-	raw, err := b.sock.kernel.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	// The function is called again when there is more to read. That it returns
-	// false without having seen an empty queue is what saves a system call: what
-	// comes from here on is told of by the poller (epoll, edge-triggered).
-	err = raw.Read(func(fd uintptr) bool {
-		for ctx.Err() == nil {
-			n, errno := b.read(fd)
-			switch errno {
-			case 0:
-			case unix.EINTR:
-				continue
-			case unix.EAGAIN:
-				return false
-			default:
-				failed = errno
-				return true
-			}
-			b.answer(fd, n, later)
-			if n < lotLen {
-				return false
-			}
-		}
-		return true
-	})
-	if failed == nil && err == nil {
-		return ctx.Err()
-	}
-	if failed != nil {
-		return failed
-	}
-	return err
 }
 
 func (b *batch) read(fd uintptr) (int, syscall.Errno) {

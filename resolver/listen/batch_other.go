@@ -2,7 +2,10 @@
 
 package listen
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // A batch moves many datagrams with one system call. Here there is none.
 type batch struct{}
@@ -26,3 +29,7 @@ type answered struct {
 func newOutbox(socket) *outbox { return nil }
 
 func (*outbox) put(*Server, string, answered) {}
+
+func (s socket) apart() (socket, error) { return s, nil }
+
+func (socket) writeRaw(*packet, []byte) error { return errors.ErrUnsupported }

@@ -99,6 +99,8 @@ type Server struct {
 	Dropped func(listener, why string) // nil: not counted
 	Limits  Limits
 	Guard   Guard
+
+	mates sync.Map // of sockets, by their address
 }
 
 func or[T int | time.Duration](v, otherwise T) T {

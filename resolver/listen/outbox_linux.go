@@ -29,7 +29,7 @@ func newOutbox(sock socket) *outbox {
 	if sock.kernel == nil {
 		return nil
 	}
-	raw, err := sock.kernel.SyscallConn()
+	raw, err := sock.control()
 	if err != nil {
 		return nil
 	}
@@ -70,10 +70,7 @@ func (o *outbox) send(s *Server, name string) {
 			o.post.add(&a.p.raw.name, a.p.raw.len, a.p.oob[:a.p.oobn], a.resp)
 		}
 		var unsent int
-		err := o.raw.Write(func(fd uintptr) bool {
-			unsent = o.post.send(fd)
-			return true
-		})
+		err := o.raw.Control(func(fd uintptr) { unsent = o.post.send(fd) })
 		if err != nil { // the socket is closed
 			unsent = o.post.discard()
 		}

@@ -49,7 +49,7 @@ const (
 // newPost returns one for a kernel's socket.
 func newPost(sock socket) *post {
 	p := &post{}
-	if raw, err := sock.kernel.SyscallConn(); err == nil {
+	if raw, err := sock.control(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
 			_, err := unix.GetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT)
 			p.joins = err == nil // since Linux 4.18; what is older would send all as one datagram

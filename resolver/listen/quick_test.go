@@ -303,7 +303,7 @@ func TestBatches(t *testing.T) {
 		}
 		s := &Server{Fast: refuser}
 		done := make(chan error)
-		ctx := t.Context()
+		ctx, cancel := context.WithCancel(t.Context())
 		go func() { done <- s.ServeUDP(ctx, pc, "test") }()
 		to := *pc.LocalAddr().(*net.UDPAddr)
 		if to.IP.IsUnspecified() {
@@ -343,10 +343,15 @@ func TestBatches(t *testing.T) {
 			t.Errorf("%s: %d answers", at, len(seen))
 		}
 		conn.Close()
-		pc.Close()
-		if err := <-done; err == nil {
-			t.Error("a socket that was closed under the server is no error")
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
+		again, err := net.ListenPacket("udp", to.String())
+		if err != nil {
+			t.Fatalf("the socket is not closed: %v", err)
+		}
+		again.Close()
 	}
 }
 

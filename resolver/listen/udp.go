@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -53,6 +55,24 @@ type socket struct {
 	conn     net.PacketConn
 	kernel   *net.UDPConn // nil: conn is something else
 	wildcard bool         // the kernel's socket listens on all addresses
+
+	file *os.File        // of one that is apart from Go's poller; then kernel is closed
+	raw  syscall.RawConn // the same
+}
+
+func (s socket) close() {
+	if s.file != nil {
+		s.file.Close()
+	}
+	s.conn.Close()
+}
+
+// control returns what calls to a kernel's socket are made by.
+func (s socket) control() (syscall.RawConn, error) {
+	if s.raw != nil {
+		return s.raw, nil
+	}
+	return s.kernel.SyscallConn()
 }
 
 // open prepares a socket. On a wildcard socket the kernel would choose the
@@ -68,7 +88,7 @@ func open(pc net.PacketConn) (socket, error) {
 	if err4 != nil && err6 != nil { // one of them fails on a socket of one family
 		return socket{}, fmt.Errorf("asking for the destination of packets: %w", errors.Join(err4, err6))
 	}
-	return socket{c, c, true}, nil
+	return socket{conn: c, kernel: c, wildcard: true}, nil
 }
 
 // read reads a datagram to b, and the way back to its sender to p.
@@ -87,6 +107,8 @@ func (s socket) read(p *packet, b []byte) (n int, err error) {
 
 func (s socket) write(p *packet, b []byte) (err error) {
 	switch {
+	case s.raw != nil:
+		err = s.writeRaw(p, b)
 	case s.wildcard:
 		_, _, err = s.kernel.WriteMsgUDPAddrPort(b, back(p.oob[:p.oobn]), p.addr)
 	case s.kernel != nil:
@@ -125,6 +147,9 @@ func back(oob []byte) []byte {
 // work. The name is the listener's.
 func (s *Server) ServeUDP(ctx context.Context, pc net.PacketConn, name string) error {
 	sock, err := open(pc)
+	if err == nil {
+		sock, err = sock.apart()
+	}
 	if err != nil {
 		pc.Close()
 		return fmt.Errorf("listener %s: %w", name, err)
@@ -134,9 +159,9 @@ func (s *Server) ServeUDP(ctx context.Context, pc net.PacketConn, name string) e
 	defer w.work.Wait()
 	defer w.close()
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { pc.Close() })
+	stop := context.AfterFunc(ctx, sock.close)
 	defer stop()
-	defer pc.Close()
+	defer sock.close()
 	later := func(p *packet) { w.take(ctx, p) }
 	for failures := 0; ; failures++ {
 		var err error
