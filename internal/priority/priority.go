@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -60,11 +61,11 @@ func Aside(f func() error) error {
 var errEnded = errors.New("the work ended by itself")
 
 // A spare is processors beyond those that there are: one that all who work aside
-// share, and those that somebody has for himself.
+// share, and those that are lent.
 type spare struct {
 	mu    sync.Mutex
 	aside int // so many work aside
-	owned int
+	lent  int
 	procs int // without them
 }
 
@@ -83,12 +84,12 @@ func (s *spare) giveBack() {
 }
 
 // change must be called with the lock held.
-func (s *spare) change(aside, owned int) {
+func (s *spare) change(aside, lent int) {
 	before := s.more()
 	if before == 0 {
 		s.procs = runtime.GOMAXPROCS(0)
 	}
-	s.aside, s.owned = s.aside+aside, s.owned+owned
+	s.aside, s.lent = s.aside+aside, s.lent+lent
 	switch n := s.more(); {
 	case n == before:
 	case n > 0 || os.Getenv("GOMAXPROCS") != "":
@@ -98,7 +99,7 @@ func (s *spare) change(aside, owned int) {
 	}
 }
 
-func (s *spare) more() int { return s.owned + min(s.aside, 1) }
+func (s *spare) more() int { return s.lent + min(s.aside, 1) }
 
 // Processors returns how many there are without those that are lent.
 func Processors() int {
@@ -110,21 +111,44 @@ func Processors() int {
 	return runtime.GOMAXPROCS(0)
 }
 
-// Own lends a goroutine a processor, in Go's sense, beyond those that there are, so
-// that it can wait in the kernel, in calls that the scheduler is not told of, without
-// keeping others from work. Not more are lent than there are without: of all of
-// them together Go's collector takes a quarter. Such a call has to end when a
-// signal comes (as ppoll does), by which the scheduler asks for the processor.
-func Own() (lent bool, giveBack func()) {
+// Lend makes a processor, in Go's sense, beyond those that there are, for somebody
+// who waits in the kernel in calls that the scheduler is not told of, so as not to
+// keep others from work meanwhile. Such a call has to end when a signal comes (as
+// ppoll does), by which the scheduler asks for the processor. Whoever is about to
+// wait takes one of those that are lent, by [Take].
+//
+// Not more are made than there are without: of all of them together Go's collector
+// takes a quarter. As long as some are lent their number does not follow the machine's.
+func Lend() (giveBack func()) {
 	extra.mu.Lock()
 	defer extra.mu.Unlock()
-	if extra.more() > 0 && extra.owned >= extra.procs {
-		return false, func() {}
+	if extra.more() > 0 && extra.lent >= extra.procs {
+		return func() {}
 	}
 	extra.change(0, 1)
-	return true, sync.OnceFunc(func() {
+	free.Add(1)
+	return sync.OnceFunc(func() {
 		extra.mu.Lock()
 		defer extra.mu.Unlock()
+		free.Add(-1)
 		extra.change(0, -1)
 	})
 }
+
+// free is how many processors are lent and not taken; less than none while one is
+// given back that somebody has still taken.
+var free atomic.Int32
+
+// Take takes one of the processors that are lent, if one is free. It is to be given
+// back by [Release].
+func Take() bool {
+	for n := free.Load(); n > 0; n = free.Load() {
+		if free.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
+	return false
+}
+
+// Release gives back what was taken.
+func Release() { free.Add(1) }

@@ -45,21 +45,24 @@ func TestAside(t *testing.T) {
 	}
 }
 
-// Not more processors are lent than there are, and those who own one, or work
-// aside, get what they gave back in any order.
-func TestOwn(t *testing.T) {
+// Not more processors are lent than there are; each is taken by one at a time, and
+// work aside has its own beside them.
+func TestLend(t *testing.T) {
 	before := runtime.GOMAXPROCS(0)
 	var back []func()
-	for i := range before {
-		lent, giveBack := Own()
-		if n := runtime.GOMAXPROCS(0); !lent || n != before+i+1 {
-			t.Errorf("%d processors with %d lent: %v", n, i+1, lent)
+	for i := range before + 2 {
+		back = append(back, Lend())
+		if n, want := runtime.GOMAXPROCS(0), before+min(i+1, before); n != want {
+			t.Errorf("%d processors after %d were asked for, want %d", n, i+1, want)
 		}
-		back = append(back, giveBack)
 	}
-	if lent, giveBack := Own(); lent {
-		t.Error("one more is lent than there are")
-		giveBack()
+	for range before {
+		if !Take() {
+			t.Error("one that is lent cannot be taken")
+		}
+	}
+	if Take() {
+		t.Error("one more is taken than are lent")
 	}
 	if n := Processors(); n != before {
 		t.Errorf("%d processors without those that are lent, want %d", n, before)
@@ -77,7 +80,10 @@ func TestOwn(t *testing.T) {
 		giveBack()
 		giveBack()
 	}
-	if n := runtime.GOMAXPROCS(0); n != before {
-		t.Errorf("%d processors afterwards, want %d", n, before)
+	for range before {
+		Release()
+	}
+	if n := runtime.GOMAXPROCS(0); n != before || Take() {
+		t.Errorf("%d processors afterwards, want %d, and none to take", n, before)
 	}
 }

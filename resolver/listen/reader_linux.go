@@ -86,18 +86,26 @@ func (m *mates) list() []syscall.RawConn {
 // A waiter waits for questions until it is told to stop.
 type waiter struct {
 	fds  [2]unix.PollFd // the socket, and what tells to stop
-	keep bool           // the processor, while it waits
+	keep bool           // a processor, while it waits
 }
 
 func (w *waiter) wait() {
-	if w.keep {
+	if w.keep = w.keep || priority.Take(); w.keep {
 		quiet := unix.NsecToTimespec(int64(patience))
 		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.fds)), 2, uintptr(unsafe.Pointer(&quiet)), 0, 0, 0)
 		if n > 0 || errno != 0 { // also where the scheduler wants something, by a signal
 			return
 		}
+		w.release()
 	}
 	_, _, _ = unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.fds)), 2, 0, 0, 0, 0)
+}
+
+func (w *waiter) release() {
+	if w.keep {
+		priority.Release()
+	}
+	w.keep = false
 }
 
 // stopBy returns a descriptor that can be read when ctx is done, and what closes it.
@@ -129,13 +137,13 @@ func (b *batch) serve(ctx context.Context, later func(p *packet)) error {
 	m := b.s.matesOf(b.sock)
 	m.join(b.sock.raw)
 	defer m.leave(b.sock.raw)
-	keep, giveBack := priority.Own()
-	defer giveBack()
+	defer priority.Lend()()
 	passed := false
 	pass := func(p *packet) { passed = true; later(p) }
 	var failed error
 	err = b.sock.raw.Control(func(fd uintptr) {
-		w := &waiter{keep: keep}
+		w := &waiter{}
+		defer w.release()
 		w.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
 		w.fds[1] = unix.PollFd{Fd: int32(stop), Events: unix.POLLIN}
 		for ctx.Err() == nil && failed == nil {
