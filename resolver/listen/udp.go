@@ -143,8 +143,9 @@ func back(oob []byte) []byte {
 }
 
 // ServeUDP answers the questions that come to pc until ctx is done, which is
-// no error, or the socket fails. It closes pc, and waits for its questions in
-// work. The name is the listener's.
+// no error, or the socket fails. It takes pc over (on Linux it goes on when somebody
+// else closes that), closes it, and waits for its questions in work. The name is
+// the listener's.
 func (s *Server) ServeUDP(ctx context.Context, pc net.PacketConn, name string) error {
 	sock, err := open(pc)
 	if err == nil {
