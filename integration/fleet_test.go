@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -54,7 +55,8 @@ func newFleet(t *testing.T) *fleet { return newFleetWith(t, func(*fleet) {}) }
 func newFleetWith(t *testing.T, change func(*fleet)) *fleet {
 	needs.Root(t)
 	needs.Tools(t, "ip", "dig", "curl", "wg", "wg-quick", "wireguard-go", "nft", "tcpdump", "ping", "traceroute")
-	f := &fleet{lab: newLab(t), keys: map[string]keyPair{}, wg: fmt.Sprintf("sfw%d", fleets.Add(1))}
+	f := &fleet{lab: newLab(t), keys: map[string]keyPair{}}
+	f.wg = fmt.Sprintf("%sw%d", f.id, fleets.Add(1))
 	f.network()
 	f.configure()
 	change(f)
@@ -139,9 +141,18 @@ func (f *fleet) device() {
 	keyFile := f.write("alice.key", f.keys["alice"].private+"\n")
 	conf := f.in("gateway", fmt.Sprintf("%s device config alice-laptop -c %s --key %s --qr never", binary, f.path("gateway.yaml"), keyFile))
 	path := f.write(f.wg+".conf", conf)
+	// A wireguard-go that was killed leaves its socket behind, and wg(8) unlinks one
+	// where nobody listens, also that of one that is about to: so it is looked for
+	// and connected to here, before wg(8) is called.
+	socket := filepath.Join("/var/run/wireguard", f.wg+".sock")
+	os.Remove(socket)
+	f.t.Cleanup(func() { os.Remove(socket) })
 	f.start("device", []string{"WG_PROCESS_FOREGROUND=1", "LOG_LEVEL=error"}, "wireguard-go", "-f", f.wg)
 	within(f.t, 5*time.Second, "the client's interface", func() bool {
-		_, err := f.try("device", "ip link show "+f.wg+" && wg show "+f.wg)
+		c, err := net.Dial("unix", socket)
+		if err == nil {
+			c.Close()
+		}
 		return err == nil
 	})
 	f.in("device", "wg-quick strip "+path+" | wg setconf "+f.wg+" /dev/stdin")
