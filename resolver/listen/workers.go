@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -17,27 +16,68 @@ import (
 // for the next question rather than end: a new goroutine has a small stack,
 // and would pay for its growth with each.
 type workers struct {
-	s       *Server
-	sock    socket
-	name    string
-	queue   *queue
-	begin   func(*packet) // has a worker answer a question that has a place
-	next    chan *packet  // to a worker who waits
-	out     *outbox       // nil: there is none
-	finish  func(*packet) // is done
-	waiting atomic.Int32
-	work    sync.WaitGroup
+	s      *Server
+	sock   socket
+	name   string
+	queue  *queue
+	begin  func(*packet) // has a worker answer a question that has a place
+	idle   bench
+	out    *outbox       // nil: there is none
+	finish func(*packet) // is done
+	work   sync.WaitGroup
 }
 
 // maxWaiting bounds how many workers of a socket wait for work.
 const maxWaiting = 256
 
+// A bench is where workers wait for work. Who came last goes first: what a worker
+// has used last, its stack above all, is in the processor's caches. Were they to
+// take turns, all of that would be that of some hundred of them.
+type bench struct {
+	mu     sync.Mutex
+	idle   []chan *packet
+	closed bool
+}
+
+// sit has a worker wait whose work comes by next, unless there is to be none.
+func (b *bench) sit(next chan *packet) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed || len(b.idle) >= maxWaiting {
+		return false
+	}
+	b.idle = append(b.idle, next)
+	return true
+}
+
+// call gives work to one who waits, if somebody does.
+func (b *bench) call(p *packet) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := len(b.idle) - 1
+	if n < 0 {
+		return false
+	}
+	b.idle[n] <- p // which has room for it
+	b.idle = b.idle[:n]
+	return true
+}
+
+// close sends those home who wait, and who comes.
+func (b *bench) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	for _, next := range b.idle {
+		close(next)
+	}
+	b.idle = nil
+}
+
 func newWorkers(ctx context.Context, s *Server, sock socket, name string) *workers {
-	w := &workers{s: s, sock: sock, name: name, queue: newQueue(s.Limits), next: make(chan *packet), out: newOutbox(sock)}
+	w := &workers{s: s, sock: sock, name: name, queue: newQueue(s.Limits), out: newOutbox(sock)}
 	w.begin = func(p *packet) {
-		select {
-		case w.next <- p:
-		default:
+		if !w.idle.call(p) {
 			w.work.Go(func() { w.run(ctx, p) })
 		}
 	}
@@ -48,7 +88,7 @@ func newWorkers(ctx context.Context, s *Server, sock socket, name string) *worke
 // close has those who wait for work end. What is in work goes on.
 func (w *workers) close() {
 	w.queue.close() // nobody begins anything from here on
-	close(w.next)
+	w.idle.close()
 }
 
 // take has a question answered when there is a place for it. It does not wait for
@@ -79,6 +119,7 @@ func (w *workers) done(p *packet) {
 // run answers questions until there is nothing to do and nobody has to wait for
 // more.
 func (w *workers) run(ctx context.Context, p *packet) {
+	next := make(chan *packet, 1)
 	for p != nil {
 		if resp := w.s.reply(ctx, w.name, p); len(resp) == 0 {
 			w.done(p)
@@ -88,12 +129,10 @@ func (w *workers) run(ctx context.Context, p *packet) {
 			w.s.send(ctx, w.sock, w.name, p, resp)
 			w.done(p)
 		}
-		if w.waiting.Add(1) > maxWaiting {
-			w.waiting.Add(-1)
+		if !w.idle.sit(next) {
 			return
 		}
-		p = <-w.next // nil once the socket is closed
-		w.waiting.Add(-1)
+		p = <-next // nil once the socket is closed
 	}
 }
 
