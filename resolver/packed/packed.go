@@ -16,7 +16,6 @@ package packed
 import (
 	"hash/maphash"
 	"math/bits"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -88,16 +87,11 @@ func (e *Entry[N]) appendName(dst []byte) []byte {
 
 // A Cache is a table of entries, safe for concurrent use. Make one with [New].
 type Cache[N any] struct {
-	seed    maphash.Seed
-	made    time.Time
-	table   atomic.Pointer[table[N]]
-	most    int // sets that the table may grow to
-	limit   int64
-	entries atomic.Int64
-	bytes   atomic.Int64
-
-	mu   sync.Mutex // held by those who write
-	hand int        // where to look for something to give up next
+	seed   maphash.Seed
+	made   time.Time
+	shards []shard[N] // a power of two
+	shift  int        // of a hash, to the number of its shard
+	tables []atomic.Pointer[table[N]]
 
 	// Displaced counts answers that were good and were given up for want of room.
 	Displaced atomic.Uint64
@@ -110,8 +104,13 @@ const overhead = 400
 // typical is the size of an entry for which the table has a place.
 const typical = overhead + 256
 
-// few is how many sets a table begins with.
-const few = 64
+// A cache has at most so many shards, and each can grow to so many sets at least; all
+// together begin with a few.
+const (
+	maxShards = 64
+	least     = 128
+	few       = 64
+)
 
 // New returns a cache that takes no more than about so many bytes of memory.
 func New[N any](bytes int) *Cache[N] {
@@ -119,8 +118,14 @@ func New[N any](bytes int) *Cache[N] {
 	for n*ways*typical < bytes {
 		n *= 2
 	}
-	c := &Cache[N]{seed: maphash.MakeSeed(), made: time.Now(), most: n, limit: int64(bytes)}
-	c.table.Store(&table[N]{make([]set[N], min(n, few))})
+	parts := min(max(1, n/least), maxShards)
+	c := &Cache[N]{seed: maphash.MakeSeed(), made: time.Now(), shift: 64 - bits.TrailingZeros(uint(parts))}
+	c.shards, c.tables = make([]shard[N], parts), make([]atomic.Pointer[table[N]], parts)
+	for i := range c.shards {
+		h := &c.shards[i]
+		h.cache, h.table, h.most, h.limit = c, &c.tables[i], n/parts, int64(bytes/parts)
+		h.table.Store(&table[N]{make([]set[N], min(h.most, max(1, few/parts)))})
+	}
 	return c
 }
 
@@ -143,7 +148,8 @@ func (c *Cache[N]) Lookup(scope uint32, q *wire.Question, now time.Time) *Entry[
 
 func (c *Cache[N]) lookup(k key, lower []byte, now time.Time) *Entry[N] {
 	age := now.Sub(c.made)
-	s, tag := c.table.Load().at(c.hash(k, lower))
+	hash := c.hash(k, lower)
+	s, tag := c.tables[hash>>c.shift].Load().at(hash)
 	for found := s.tagged(tag); found != 0; found &= found - 1 {
 		e := s.places[first(found)].Load()
 		if e == nil || e.key != k || !e.named(lower) || age >= e.until {
@@ -168,60 +174,8 @@ func (c *Cache[N]) Put(scope uint32, q *wire.Question, e *Entry[N]) {
 	lower := wire.AppendLower(buf[:0], q.Name)
 	e.key, e.until = keyOf(scope, q), e.Expiry.Sub(c.made)
 	e.setName(lower)
-	if e.size() > c.limit/ways {
-		return
-	}
 	hash := c.hash(e.key, lower)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	t := c.roomy(hash, e)
-	s, tag := t.at(hash)
-	c.displace(s, c.place(s, e), tag, e, e)
-	for tries := 0; c.bytes.Load() > c.limit && tries < t.places(); tries++ {
-		c.hand = (c.hand + 1) % t.places()
-		s, i := &t.sets[c.hand/ways], c.hand%ways
-		if old := s.places[i].Load(); old != nil && old != e && !old.used.Swap(false) {
-			c.displace(s, i, 0, nil, e)
-		}
-	}
-}
-
-// roomy returns a table for one more entry, e, with this hash. One that is half
-// full is doubled, and one that is a quarter full if a good entry would have to
-// give way: what is looked up shall lie close together, and what is good stay.
-func (c *Cache[N]) roomy(hash uint64, e *Entry[N]) *table[N] {
-	t := c.table.Load()
-	for len(t.sets) < c.most {
-		n := int(c.entries.Load())
-		if s, _ := t.at(hash); n < t.places()/4 || n < t.places()/2 && s.free(e) >= 0 {
-			break
-		}
-		t = c.doubled(t)
-		c.table.Store(t)
-	}
-	return t
-}
-
-func (c *Cache[N]) doubled(old *table[N]) *table[N] {
-	t := &table[N]{make([]set[N], 2*len(old.sets))}
-	var buf [256]byte
-	for i := range old.sets {
-		for k := range old.sets[i].places {
-			if e := old.sets[i].places[k].Load(); e != nil {
-				s, tag := t.at(c.hash(e.key, e.appendName(buf[:0])))
-				s.put(k, tag, e) // of two sets that were one, which had one entry there
-			}
-		}
-	}
-	return t
-}
-
-// displace replaces what is in a place to make room for e.
-func (c *Cache[N]) displace(s *set[N], i int, tag uint8, with, e *Entry[N]) {
-	if old := s.places[i].Load(); !e.mayReplace(old) {
-		c.Displaced.Add(1)
-	}
-	c.replace(s, i, tag, with)
+	c.shards[hash>>c.shift].put(hash, e)
 }
 
 // same reports whether two entries answer the same.
@@ -235,53 +189,29 @@ func (e *Entry[N]) mayReplace(old *Entry[N]) bool {
 	return old == nil || !e.Stored.Before(old.Expiry) || old.same(e)
 }
 
-// place returns where in its set an entry goes: where that loses nothing good,
-// or where something was not used lately.
-func (c *Cache[N]) place(s *set[N], e *Entry[N]) int {
-	if i := s.free(e); i >= 0 {
-		return i
-	}
-	for i := range s.places {
-		if !s.places[i].Load().used.Swap(false) {
-			return i
-		}
-	}
-	c.hand++
-	return c.hand % ways
-}
-
-func (c *Cache[N]) replace(s *set[N], i int, tag uint8, e *Entry[N]) {
-	if old := s.put(i, tag, e); old != nil {
-		c.entries.Add(-1)
-		c.bytes.Add(-old.size())
-	}
-	if e != nil {
-		c.entries.Add(1)
-		c.bytes.Add(e.size())
-	}
-}
-
 // Flush forgets the answers for whose name, in wire form and lower case, forget
 // is true, and returns how many these were.
 func (c *Cache[N]) Flush(forget func(name string) bool) (n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var buf [256]byte
-	t := c.table.Load()
-	for k := range t.sets {
-		s := &t.sets[k]
-		for i := range s.places {
-			if e := s.places[i].Load(); e != nil && forget(string(e.appendName(buf[:0]))) {
-				c.replace(s, i, 0, nil)
-				n++
-			}
-		}
+	for i := range c.shards {
+		n += c.shards[i].flush(forget)
 	}
 	return n
+}
+
+// Clear forgets all answers. The tables keep their sizes: after a change of policy as
+// much is asked as before.
+func (c *Cache[N]) Clear() {
+	for i := range c.shards {
+		c.shards[i].clear()
+	}
 }
 
 // Size returns how many answers are kept, those included whose time is over,
 // and the bytes that they take.
 func (c *Cache[N]) Size() (entries, bytes int) {
-	return int(c.entries.Load()), int(c.bytes.Load())
+	for i := range c.shards {
+		entries += int(c.shards[i].entries.Load())
+		bytes += int(c.shards[i].bytes.Load())
+	}
+	return entries, bytes
 }

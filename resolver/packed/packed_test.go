@@ -130,8 +130,45 @@ func TestNothingGivesWayWhileThereIsRoom(t *testing.T) {
 	if lost := c.Displaced.Load(); lost > n/1000 {
 		t.Errorf("%d of %d were displaced", lost, n)
 	}
-	if places := c.table.Load().places(); places > 8*n {
+	places := 0
+	for i := range c.tables {
+		places += c.tables[i].Load().places()
+	}
+	if places > 8*n {
 		t.Errorf("%d places", places)
+	}
+}
+
+// What was put before is gone after a Clear, and the room for it is still there.
+func TestClear(t *testing.T) {
+	now := time.Unix(0, 0)
+	c := New[int](64 << 20)
+	const n = 5000
+	put := func(first int) {
+		for i := range n {
+			c.Put(1, question(fmt.Sprint(i)), entry(first+i, now, time.Hour))
+		}
+	}
+	put(0)
+	var before [maxShards]int
+	for i := range c.tables {
+		before[i] = c.tables[i].Load().places()
+	}
+	c.Clear()
+	if entries, bytes := c.Size(); entries != 0 || bytes != 0 || c.Lookup(1, question("7"), now) != nil {
+		t.Errorf("%d entries, %d bytes are left", entries, bytes)
+	}
+	put(n)
+	for i := range c.tables {
+		if after := c.tables[i].Load().places(); after != before[i] {
+			t.Errorf("shard %d has grown from %d to %d places", i, before[i], after)
+		}
+	}
+	if e := c.Lookup(1, question("7"), now); e == nil || e.Note != n+7 {
+		t.Errorf("got %v", e)
+	}
+	if lost := c.Displaced.Load(); lost > 2*n/1000 {
+		t.Errorf("%d were displaced", lost)
 	}
 }
 
@@ -169,16 +206,18 @@ func FuzzModel(f *testing.F) {
 			}
 			sum := int64(0)
 			there := 0
-			for i := range c.table.Load().sets {
-				s := &c.table.Load().sets[i]
-				for k := range s.places {
-					e := s.places[k].Load()
-					if (e == nil) != (uint8(s.tags.Load()>>(8*k)) == 0) {
-						t.Fatalf("set %d: place %d holds %v, its tags are %x", i, k, e, s.tags.Load())
-					}
-					if e != nil {
-						sum += e.size()
-						there++
+			for i := range c.tables {
+				for j := range c.tables[i].Load().sets {
+					s := &c.tables[i].Load().sets[j]
+					for k := range s.places {
+						e := s.places[k].Load()
+						if (e == nil) != (uint8(s.tags.Load()>>(8*k)) == 0) {
+							t.Fatalf("shard %d, set %d: place %d holds %v, its tags are %x", i, j, k, e, s.tags.Load())
+						}
+						if e != nil {
+							sum += e.size()
+							there++
+						}
 					}
 				}
 			}
