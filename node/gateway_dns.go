@@ -79,6 +79,7 @@ func (d *gatewayDNS) makeHandler() *resolver.Gateway {
 		Policy:    g.rules.now,
 		Local:     d.local,
 		Upstream:  d.outside.ask,
+		Kept:      d.outside.kept,
 		Renew:     d.outside.again,
 		Ask:       d.ask,
 		Lease:     d.lease,
@@ -235,17 +236,14 @@ func (d *gatewayDNS) readNames() error {
 	return err
 }
 
-// reloaded reads anew what is no part of the policy and yet follows it.
+// reloaded reads anew what is no part of the policy and yet follows it, and then
+// leaves behind what was answered by either.
 func (d *gatewayDNS) reloaded() {
-	if k := d.handler.Quick; k != nil {
-		k.Leave(d.g.rules.now())
-	}
 	if err := d.readNames(); err != nil {
 		d.g.log.Error("zones and hosts files were not read anew; those before stay", "err", err)
-		return
 	}
-	if set := &d.g.set.DNS.Local; d.handler.Quick != nil && len(set.Zones)+len(set.Hosts) > 0 {
-		d.handler.Quick.Flush(func(string) bool { return true })
+	if k := d.handler.Quick; k != nil {
+		k.Leave(d.g.rules.now())
 	}
 }
 

@@ -120,6 +120,15 @@ func (o *outside) ask(ctx context.Context, name string, q cache.Question) (cache
 	return g.Resolve(ctx, q)
 }
 
+// kept answers a question from the cache, if it can at once.
+func (o *outside) kept(name string, q cache.Question) (r cache.Reply, ok bool, err error) {
+	g, err := o.group(name, q)
+	if err != nil {
+		return r, true, err
+	}
+	return g.Kept(q)
+}
+
 // again has a question asked again, unless there is too much of that.
 func (o *outside) again(name string, q cache.Question) {
 	g, err := o.group(name, q)

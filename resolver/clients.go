@@ -87,8 +87,10 @@ func (g *Gateway) who(c *listen.Client, option func(code uint16) []byte, now tim
 }
 
 // Leave forgets who clients were to other policies than this one: it would keep
-// those, with their lists, for as long as the clients are silent.
+// those, with their lists, for as long as the clients are silent. It forgets all
+// answers too: nobody is in the scopes any more that they were given in.
 func (k *Quick) Leave(in *policy.Policy) {
+	defer k.answers.Clear()
 	for i := range k.clients.slots {
 		if p := k.clients.slots[i].Load(); p != nil && p.policy != in {
 			k.clients.slots[i].CompareAndSwap(p, nil)

@@ -21,7 +21,7 @@ import (
 )
 
 // A Gateway answers the questions of devices. Its fields are the rest of the
-// node, as functions; all but Node, Peek, PTR, Explain, Record and Now must be
+// node, as functions; all but Node, Kept, Peek, PTR, Explain, Record and Now must be
 // there. They must be safe for concurrent use.
 type Gateway struct {
 	Name    string
@@ -47,6 +47,9 @@ type Gateway struct {
 	// Upstream answers what is allowed, from a cache if it can. The group is what
 	// the policy wants to be asked; empty: it goes by the name.
 	Upstream func(ctx context.Context, group string, q cache.Question) (cache.Reply, error)
+	// Kept does the same if it can at once; ok is false if not, or if there is
+	// something to be done besides.
+	Kept func(group string, q cache.Question) (r cache.Reply, ok bool, err error)
 	// Local answers what is known here, in place of upstream.
 	Local func(name string, qtype uint16) (local.Answer, bool)
 	// Private tells addresses that an answer from outside must not hold for a
@@ -104,6 +107,9 @@ type asking struct {
 	kept  bool          // all of it was known before
 	once  bool          // what comes of it is for this question alone
 	local bool          // it is known here
+
+	hurry bool // it is answered only if that takes no waiting
+	waits bool // it does
 
 	room struct { // for what is made on the way, which lasts no longer
 		reply   cache.Reply
@@ -269,7 +275,7 @@ func (a *asking) reply(ctx context.Context, q Question) (cache.Reply, error) {
 	u.ECS = then.ECS.Of(a.asker.Source)
 	r, here, err := a.here(q, then.Upstream)
 	if !here {
-		r, err = a.g.Upstream(ctx, then.Upstream, u)
+		r, err = a.outside(ctx, then.Upstream, u)
 	}
 	if err == nil && open(&r) {
 		r, err = a.finished(ctx, q, r)
@@ -290,6 +296,21 @@ func (a *asking) reply(ctx context.Context, q Question) (cache.Reply, error) {
 	a.once, a.kept = a.once || then.ECS.Client, a.kept && r.Kept
 	return r, nil
 }
+
+// outside asks a group of resolvers, which may take waiting.
+func (a *asking) outside(ctx context.Context, group string, q cache.Question) (cache.Reply, error) {
+	if !a.hurry {
+		return a.g.Upstream(ctx, group, q)
+	}
+	r, ok, err := a.g.Kept(group, q)
+	if !ok {
+		a.waits, err = true, errWaits
+	}
+	return r, err
+}
+
+// errWaits is the error of what would have to wait, where there is no time for that.
+var errWaits = errors.New("it takes waiting")
 
 // overdue is how long a stale answer is given again before it is looked whether
 // there is a newer one. It is short, as a resolver may come back at any time, and

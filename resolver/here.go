@@ -103,7 +103,7 @@ func (a *asking) onward(ctx context.Context, q Question, name string) (cache.Rep
 	if a.local = false; here {
 		return r, err
 	}
-	return a.g.Upstream(ctx, group, u)
+	return a.outside(ctx, group, u)
 }
 
 // group returns the group of resolvers that the policy wants to be asked for a name in

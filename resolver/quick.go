@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"context"
 	"hash/maphash"
 	"math/rand/v2"
 	"net/netip"
@@ -79,8 +80,8 @@ func (k *Quick) Displaced() uint64 { return k.answers.Displaced.Load() }
 // Flush forgets the answers for whose name, in wire form, forget is true.
 func (k *Quick) Flush(forget func(name string) bool) int { return k.answers.Flush(forget) }
 
-// Fast answers a question as it was answered before in the scope of its
-// asker; see [listen.Fast]. It never decides: what decides is [Gateway.Handle].
+// Fast answers a question as it was answered before in the scope of its asker, or
+// decides it anew if all is here that this takes; see [listen.Fast].
 func (g *Gateway) Fast(c *listen.Client, q *wire.Question, out []byte) (resp []byte, ok bool) {
 	if g.Quick == nil || g.Forwarder != nil && g.Forwarder(c.Addr.Addr()) {
 		return out, false
@@ -92,7 +93,7 @@ func (g *Gateway) Fast(c *listen.Client, q *wire.Question, out []byte) (resp []b
 	}
 	e := g.Quick.answers.Lookup(p.scope, q, now)
 	if e == nil || e.Epoch != 0 && e.Epoch != g.epoch() {
-		return out, false
+		return g.soon(c, p, now, q, out)
 	}
 	if q.End+len(e.Answer.Msg)-e.Answer.Body+len(e.Answer.Why.Text)+32 > q.Size {
 		return out, false // it has to be cut
@@ -104,6 +105,31 @@ func (g *Gateway) Fast(c *listen.Client, q *wire.Question, out []byte) (resp []b
 	out = wire.AppendOPT(out, start, q, e.Answer.Rcode, &e.Answer.Why)
 	g.again(e, c, p, now, q, out[start:])
 	return out, true
+}
+
+// soon decides a question, and answers it unless somebody would have to be asked: to
+// hand it over to those who may wait costs more than to decide.
+func (g *Gateway) soon(c *listen.Client, p *known, now time.Time, q *wire.Question, out []byte) (resp []byte, ok bool) {
+	if g.Kept == nil || q.Class != dns.ClassINET { // what is said of ourselves may take asking
+		return out, false
+	}
+	w := works.Get().(*work)
+	defer w.put()
+	in, a := &w.in, &w.asking
+	if _, ok := in.read(q.Req); !ok {
+		return out, false
+	}
+	a.inbound, a.g, a.known, a.now, a.epoch, a.kept, a.hurry = in, g, p, now, g.epoch(), true, true
+	o := a.answer(context.Background(), c.Addr.Addr())
+	if a.waits {
+		return out, false
+	}
+	if resp = in.pack(o); len(resp) > q.Size {
+		return out, false // it has to be cut
+	}
+	a.record(o, c, q.Req, resp)
+	a.keep(o, resp)
+	return append(out, resp...), true
 }
 
 // age is a time in whole seconds, rounded up: a record is never promised for

@@ -18,6 +18,9 @@ func (a *asking) steer(ctx context.Context) *outcome {
 		const missing = "no_way: no way to send: ask over WireGuard or from a network that routes the pool"
 		return a.unsteered(ctx, then.NoWay, NoWay, edeDenied, missing)
 	}
+	if a.waits = a.hurry; a.waits {
+		return a.unanswered("", errWaits)
+	}
 	r, err := a.g.Ask(ctx, then.Route, a.Question, a.hops)
 	if down, code, text := isDown(r, err); down {
 		return a.unsteered(ctx, then.WhenDown, Down, code, "steered by "+then.Route+": "+text)

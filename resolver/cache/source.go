@@ -67,25 +67,48 @@ type Counters struct {
 func (s *Source) Resolve(ctx context.Context, q Question) (Reply, error) {
 	k, now := Key{s.Group, q}, time.Now()
 	e := s.Cache.find(k, now)
-	switch {
-	case e == nil:
-		s.Count.Misses.Add(1)
-		return s.fetch(ctx, k, nil, now)
-	case s.refused(e, now):
-		return Reply{}, e.failure
-	case e.failure != nil:
+	if r, ok, err := s.kept(e, now); ok {
+		s.renew(ctx, e, now)
+		return r, err
+	}
+	if e == nil || e.failure != nil {
 		s.Count.Misses.Add(1)
 		return s.fetch(ctx, k, e, now)
+	}
+	return s.better(ctx, e)
+}
+
+// Kept answers a question if there is an answer at once, and nothing else to do:
+// what else has to be done is done by [Source.Resolve].
+func (s *Source) Kept(q Question) (r Reply, ok bool, err error) {
+	now := time.Now()
+	e := s.Cache.find(Key{s.Group, q}, now)
+	if e != nil && s.due(e, now) {
+		return r, false, nil
+	}
+	return s.kept(e, now)
+}
+
+// kept answers by an entry, which may be nil, if it is good, or as good as can be
+// had now.
+func (s *Source) kept(e *entry, now time.Time) (r Reply, ok bool, err error) {
+	switch {
+	case e == nil:
+		return r, false, nil
+	case e.failure != nil:
+		if !s.refused(e, now) {
+			return r, false, nil
+		}
+		return r, true, e.failure
 	case now.Before(e.expiry):
 		s.Count.Hits.Add(1)
 		e.uses.Add(1)
-		s.renew(ctx, e, now)
-		return s.reply(e, now), nil
 	case s.waits(e, now):
 		s.Count.Stale.Add(1)
-		return s.reply(e, now), nil
+	default:
+		return r, false, nil
 	}
-	return s.better(ctx, e)
+	return s.reply(e, now), true, nil
 }
 
 // waits reports whether a stale answer serves without a new try: upstream failed
@@ -207,10 +230,16 @@ func (s *Source) aside(do func()) bool {
 	return true
 }
 
-// renew asks for an answer anew if it is popular and near its end.
+// due reports whether an answer is popular and near its end, and nobody asks for a
+// newer one yet.
+func (s *Source) due(e *entry, now time.Time) bool {
+	left, life := e.expiry.Sub(now), e.expiry.Sub(e.stored)
+	return s.Prefetch && e.failure == nil && left > 0 && left <= life/10 && e.uses.Load() >= popular && !e.renewed.Load()
+}
+
+// renew asks for an answer anew that is due.
 func (s *Source) renew(ctx context.Context, e *entry, now time.Time) {
-	life := e.expiry.Sub(e.stored)
-	if !s.Prefetch || e.uses.Load() < popular || e.expiry.Sub(now) > life/10 || !e.renewed.CompareAndSwap(false, true) {
+	if !s.due(e, now) || !e.renewed.CompareAndSwap(false, true) {
 		return
 	}
 	s.aside(func() {

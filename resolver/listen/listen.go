@@ -40,7 +40,7 @@ type Handler func(ctx context.Context, c *Client, req []byte) []byte
 // A Fast answers a plain question at once from what is known already, if it
 // can: it appends the answer to out, which fits into q.Size bytes, and returns
 // that, or out as it was for silence. If it reports false the question goes to the
-// [Handler]. It neither blocks nor allocates, and keeps nothing of what it is given.
+// [Handler]. It waits for nobody, and keeps nothing of what it is given.
 type Fast func(c *Client, q *wire.Question, out []byte) (resp []byte, ok bool)
 
 // The transports that a question can come over.
