@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -55,8 +56,8 @@ func (s socket) apart() (socket, error) {
 // who asks; a reader who is awake looks after all of them, so that nobody waits
 // for one whose thread stands still.
 type mates struct {
-	mu  sync.Mutex
-	all []syscall.RawConn // is replaced, not changed
+	mu  sync.Mutex // held by those who join and leave
+	all atomic.Pointer[[]syscall.RawConn]
 }
 
 // matesOf returns those of the socket's address.
@@ -68,19 +69,22 @@ func (s *Server) matesOf(sock socket) *mates {
 func (m *mates) join(raw syscall.RawConn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.all = append(slices.Clip(m.all), raw)
+	all := append(slices.Clone(m.list()), raw)
+	m.all.Store(&all)
 }
 
 func (m *mates) leave(raw syscall.RawConn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.all = slices.DeleteFunc(slices.Clone(m.all), func(r syscall.RawConn) bool { return r == raw })
+	all := slices.DeleteFunc(slices.Clone(m.list()), func(r syscall.RawConn) bool { return r == raw })
+	m.all.Store(&all)
 }
 
 func (m *mates) list() []syscall.RawConn {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.all
+	if all := m.all.Load(); all != nil {
+		return *all
+	}
+	return nil
 }
 
 // A waiter waits for questions until it is told to stop.
