@@ -80,6 +80,7 @@ func (d *gatewayDNS) makeHandler() *resolver.Gateway {
 		Local:     d.local,
 		Upstream:  d.outside.ask,
 		Kept:      d.outside.kept,
+		Keeps:     d.outside.keeps,
 		Renew:     d.outside.again,
 		Ask:       d.ask,
 		Lease:     d.lease,

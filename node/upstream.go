@@ -129,6 +129,12 @@ func (o *outside) kept(name string, q cache.Question) (r cache.Reply, ok bool, e
 	return g.Kept(q)
 }
 
+// keeps reports whether the cache has an answer for a question.
+func (o *outside) keeps(q cache.Question) bool {
+	g, err := o.group("", q)
+	return err == nil && g.Keeps(q)
+}
+
 // again has a question asked again, unless there is too much of that.
 func (o *outside) again(name string, q cache.Question) {
 	g, err := o.group(name, q)

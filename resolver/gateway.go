@@ -21,7 +21,7 @@ import (
 )
 
 // A Gateway answers the questions of devices. Its fields are the rest of the
-// node, as functions; all but Node, Kept, Peek, PTR, Explain, Record and Now must be
+// node, as functions; all but Node, Kept with Keeps, Peek, PTR, Explain, Record and Now must be
 // there. They must be safe for concurrent use.
 type Gateway struct {
 	Name    string
@@ -50,6 +50,9 @@ type Gateway struct {
 	// Kept does the same if it can at once; ok is false if not, or if there is
 	// something to be done besides.
 	Kept func(group string, q cache.Question) (r cache.Reply, ok bool, err error)
+	// Keeps reports whether Kept is likely to, at next to no price, for a question as
+	// it is asked where neither the policy nor who asks wants anything special.
+	Keeps func(q cache.Question) bool
 	// Local answers what is known here, in place of upstream.
 	Local func(name string, qtype uint16) (local.Answer, bool)
 	// Private tells addresses that an answer from outside must not hold for a
@@ -323,8 +326,12 @@ func (a *asking) outward(q Question) (cache.Question, error) {
 	if a.plain.Req == nil || q.Name != a.Name {
 		return q.upstream()
 	}
+	return cache.Question{Name: lowered(a.plain.Name), Type: q.Type, Class: q.Class, DO: q.DO, CD: q.CD}, nil
+}
+
+func lowered(name []byte) string {
 	var lower [256]byte
-	return cache.Question{Name: string(wire.AppendLower(lower[:0], a.plain.Name)), Type: q.Type, Class: q.Class, DO: q.DO, CD: q.CD}, nil
+	return string(wire.AppendLower(lower[:0], name))
 }
 
 // act does what was decided.

@@ -107,10 +107,11 @@ func (g *Gateway) Fast(c *listen.Client, q *wire.Question, out []byte) (resp []b
 	return out, true
 }
 
-// soon decides a question, and answers it unless somebody would have to be asked: to
-// hand it over to those who may wait costs more than to decide.
+// soon decides a question whose answer is likely to be here, and gives it unless
+// somebody would have to be asked after all: to hand it over to those who may wait costs
+// more than to decide, but to decide twice costs too.
 func (g *Gateway) soon(c *listen.Client, p *known, now time.Time, q *wire.Question, out []byte) (resp []byte, ok bool) {
-	if g.Kept == nil || q.Class != dns.ClassINET { // what is said of ourselves may take asking
+	if g.Kept == nil || !g.Keeps(cache.Question{Name: lowered(q.Name), Type: q.Type, Class: q.Class, DO: q.DO, CD: q.CD}) {
 		return out, false
 	}
 	w := works.Get().(*work)

@@ -173,6 +173,15 @@ func (c *Cache) find(k Key, now time.Time) *entry {
 	return c.shards[hash%shards].find(hash, k, now)
 }
 
+// has reports whether there is an entry, which may have had its time.
+func (c *Cache) has(k Key) bool {
+	hash := maphash.Comparable(c.seed, k)
+	s := &c.shards[hash%shards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.entries[hash] != nil
+}
+
 func (c *Cache) put(e *entry) {
 	e.hash = maphash.Comparable(c.seed, e.key)
 	if n := c.shards[e.hash%shards].put(e); n > 0 {

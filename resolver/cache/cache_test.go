@@ -299,6 +299,56 @@ func TestPrefetch(t *testing.T) {
 	})
 }
 
+// Kept gives what there is, and nothing that takes asking, or should be asked for.
+func TestKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := &server{m: answer(t, 0, "www.example.com. 100 IN A 192.0.2.1")}
+		s := &Source{Cache: New(1 << 20), Ask: up.ask, Prefetch: true, Stale: time.Hour}
+		q := question(t, "www.example.com.")
+		check := func(when string, ok, stale bool, age uint32) {
+			t.Helper()
+			r, is, err := s.Kept(q)
+			if is != ok || err != nil || is && (r.Stale != stale || r.Age != age) {
+				t.Errorf("%s: %t, %v, %+v", when, is, err, r)
+			}
+		}
+		resolve := func() {
+			s.Resolve(t.Context(), q) //nolint:errcheck // it may fail here
+			synctest.Wait()
+		}
+		if check("at first", false, false, 0); s.Keeps(q) {
+			t.Error("something is kept at first")
+		}
+		resolve()
+		if check("then", true, false, 0); !s.Keeps(q) {
+			t.Error("nothing is kept")
+		}
+		check("again", true, false, 0)
+		check("a third time", true, false, 0)
+		time.Sleep(91 * time.Second)
+		check("near its end, and popular", false, false, 0)
+		time.Sleep(10 * time.Second)
+		check("after its end", false, false, 0)
+		if hits, misses := s.Count.Hits.Load(), s.Count.Misses.Load(); hits != 3 || misses != 1 || up.asked != 1 {
+			t.Errorf("%d hits, %d misses, asked %d times", hits, misses, up.asked)
+		}
+		up.m, up.err = nil, upstream.ErrNoAnswer
+		resolve()
+		check("while upstream does not answer", true, true, 101)
+		if n := s.Count.Stale.Load(); n != 2 {
+			t.Errorf("%d stale", n)
+		}
+		q = question(t, "other.example.com.")
+		resolve()
+		if _, ok, err := s.Kept(q); !ok || !errors.As(err, new(*Failure)) {
+			t.Errorf("a failure that holds: %t, %v", ok, err)
+		}
+		time.Sleep(time.Minute)
+		check("a failure that does not", false, false, 0)
+		s.Wait()
+	})
+}
+
 // FuzzModel holds one shard against the plainest store of its kind: two lists in
 // the order of use.
 func FuzzModel(f *testing.F) {

@@ -89,6 +89,9 @@ func (s *Source) Kept(q Question) (r Reply, ok bool, err error) {
 	return s.kept(e, now)
 }
 
+// Keeps reports whether there is an answer, whatever it is worth, and counts nothing.
+func (s *Source) Keeps(q Question) bool { return s.Cache.has(Key{s.Group, q}) }
+
 // kept answers by an entry, which may be nil, if it is good, or as good as can be
 // had now.
 func (s *Source) kept(e *entry, now time.Time) (r Reply, ok bool, err error) {
