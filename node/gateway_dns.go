@@ -60,7 +60,7 @@ func newGatewayDNS(g *Gateway) (*gatewayDNS, error) {
 	if set.Cache.Size > 0 {
 		d.handler.Quick = resolver.NewQuick(int(set.Cache.Size / quickShare))
 	}
-	d.server = &listen.Server{Handle: d.handler.Handle, Fast: d.handler.Fast, Log: g.log, Limits: limits(set.Limits)}
+	d.server = &listen.Server{Handle: d.handler.Handle, Fast: d.handler.Fast, Soon: d.handler.Soon, Log: g.log, Limits: limits(set.Limits)}
 	if d.server.Guard, err = newGuard(set); err != nil {
 		return nil, err
 	}
@@ -237,14 +237,18 @@ func (d *gatewayDNS) readNames() error {
 	return err
 }
 
-// reloaded reads anew what is no part of the policy and yet follows it, and then
-// leaves behind what was answered by either.
+// reloaded reads anew what is no part of the policy and yet follows it.
 func (d *gatewayDNS) reloaded() {
+	quick := d.handler.Quick
+	if quick != nil {
+		quick.Leave(d.g.rules.now())
+	}
 	if err := d.readNames(); err != nil {
 		d.g.log.Error("zones and hosts files were not read anew; those before stay", "err", err)
+		return
 	}
-	if k := d.handler.Quick; k != nil {
-		k.Leave(d.g.rules.now())
+	if set := &d.g.set.DNS.Local; quick != nil && len(set.Zones)+len(set.Hosts) > 0 {
+		quick.Clear()
 	}
 }
 

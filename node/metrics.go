@@ -58,7 +58,7 @@ func (m *metrics) register(reg prometheus.Registerer, dns *listen.Server) error 
 	}, []string{"listener", "why"})
 	dns.Dropped = func(listener, why string) { dropped.WithLabelValues(listener, why).Inc() }
 	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "starferry_dns_answer_seconds", Help: "How long answers took that were not known yet, by transport.",
+		Name: "starferry_dns_answer_seconds", Help: "How long answers took that could not be given at once, by transport.",
 		Buckets: []float64{.0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5},
 	}, []string{"transport"})
 	dns.Handle = timed(dns.Handle, took)

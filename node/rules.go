@@ -50,7 +50,6 @@ type rules struct {
 	turn sync.Mutex // one reload at a time
 
 	mu       sync.Mutex // guards what follows
-	atWork   *attempt   // the reload whose turn it is; nil: none
 	files    []string
 	states   map[string]fileState
 	loadedAt time.Time
@@ -82,8 +81,6 @@ func makeRules(load func() (*Loaded, error), apply func(*Loaded) error, after fu
 
 // first is the first swap. Somebody waits for it, so nothing is left to others.
 func (r *rules) first() error {
-	r.turn.Lock()
-	defer r.turn.Unlock()
 	_, err := r.swap(nil, func(read func() error) error { return read() })
 	debug.FreeOSMemory() // of what was taken for reading, much
 	return err
@@ -93,9 +90,11 @@ func (r *rules) first() error {
 func (r *rules) now() *policy.Policy { return r.current.Load() }
 
 // swap reads everything anew, with a newer list if newer is not nil, and puts it
-// in force, or changes nothing. The reading and the tests are done by do. It must
-// be its turn. It returns the policy before and that in force.
+// in force, or changes nothing. The reading and the tests are done by do. It
+// returns the policy before and that in force.
 func (r *rules) swap(newer *fetch.Newer, do func(func() error) error) (both [2]*policy.Policy, err error) {
+	r.turn.Lock()
+	defer r.turn.Unlock()
 	r.lists.begin(newer)
 	defer func() { r.lists.end(err) }()
 	began := time.Now()
@@ -107,17 +106,14 @@ func (r *rules) swap(newer *fetch.Newer, do func(func() error) error) (both [2]*
 		if err := l.Policy.Shrunk(r.now()); err != nil {
 			return err
 		}
-		if err := policy.TestsErr(l.Policy.RunTests(l.Devices, time.Now())); err != nil {
-			return err
-		}
-		if r.now() != nil {
-			// What was made and what was read would bring the next collection about just
-			// when each name is decided anew: those who ask would have to help with it.
-			runtime.GC()
-		}
-		return nil
+		return policy.TestsErr(l.Policy.RunTests(l.Devices, time.Now()))
 	}); err != nil {
 		return both, err
+	}
+	if r.now() != nil {
+		// What was made of the lists, and read for them, would bring the next collection
+		// about just when each name is decided anew: who asks would have to help with it.
+		runtime.GC()
 	}
 	if err := r.apply(l); err != nil {
 		return both, err
@@ -152,9 +148,6 @@ func (r *rules) reloadFor(why string) (*recount, error) {
 	if r.now() == nil {
 		return nil, errLoading
 	}
-	if c := r.join(); c != nil {
-		return c, nil
-	}
 	c, err := r.exchange(why, nil)
 	if err != nil {
 		r.mu.Lock()
@@ -177,57 +170,14 @@ func (r *rules) renew(newer *fetch.Newer) error {
 func (r *rules) exchange(why string, newer *fetch.Newer) (*recount, error) {
 	r.tells.hurry()
 	r.tells.left.collect()
-	a := r.begin()
-	defer close(a.done)
 	both, err := r.swap(newer, priority.Aside)
-	r.end()
 	if err != nil {
 		r.reloads.WithLabelValues("refused").Inc()
 		return nil, err
 	}
 	r.reloads.WithLabelValues("ok").Inc()
 	r.after()
-	a.told = r.tells.put(why, both)
-	return a.told, nil
-}
-
-// An attempt is a reload at work.
-type attempt struct {
-	done chan struct{}
-	told *recount // once done is closed; nil: it was refused
-}
-
-// begin waits for the turn of a reload.
-func (r *rules) begin() *attempt {
-	a := &attempt{done: make(chan struct{})}
-	r.turn.Lock()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.atWork = a
-	return a
-}
-
-func (r *rules) end() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.atWork = nil
-	r.turn.Unlock()
-}
-
-// join waits for the reload at work, and returns it if it has read all that there
-// is to read. Mostly whoever has changed a file asks for a reload too, or the other
-// way round, and one is enough.
-func (r *rules) join() *recount {
-	r.mu.Lock()
-	a := r.atWork
-	r.mu.Unlock()
-	if a == nil {
-		return nil
-	}
-	if <-a.done; a.told == nil || !r.read() {
-		return nil
-	}
-	return a.told
+	return r.tells.put(why, both), nil
 }
 
 func (r *rules) status() (version string, loadedAt time.Time, failed string) {
@@ -246,8 +196,9 @@ func (r *rules) watched() []string {
 }
 
 // settle is how long files must be left alone before they are read: editors
-// and configuration tools write in several steps.
-const settle = 150 * time.Millisecond
+// and configuration tools write in several steps, and mostly who has written asks for
+// a reload, which takes a moment under load, and makes this one needless.
+const settle = 300 * time.Millisecond
 
 // catch takes SIGHUP for a wish, which Run fulfils, until release is called.
 func (r *rules) catch() (release func()) {
@@ -292,9 +243,13 @@ func (r *rules) Run(ctx context.Context) error {
 	}
 }
 
-// changed reloads, as a file has changed, unless that was read already.
+// changed reloads, as a file has changed, unless that was read already. It waits
+// for a reload in work: mostly whoever has changed a file has asked for that.
 func (r *rules) changed() {
-	if !r.read() {
+	r.turn.Lock()
+	read := r.read()
+	r.turn.Unlock()
+	if !read {
 		r.reload("a file changed") //nolint:errcheck // told in the log and in status
 	}
 }

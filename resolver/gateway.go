@@ -83,8 +83,8 @@ type Gateway struct {
 	// Tally returns where answers of a kind are counted.
 	Tally func(as Action, policy string, rcode int) *atomic.Uint64
 	// Record remembers what became of a question, if its policy wants that, and
-	// Repeat what was answered by Quick. The record is their own only until they
-	// return.
+	// Repeat what was answered by Quick; where that is nil, Record may take its time.
+	// The record is their own only until they return.
 	Record func(*Record)
 	Repeat func(*Record)
 	// Unrecorded tells actions that nobody wants a record of.
@@ -150,7 +150,7 @@ func (g *Gateway) Handle(ctx context.Context, c *listen.Client, req []byte) []by
 	}
 	o := a.answer(ctx, c.Addr.Addr())
 	resp := in.pack(o)
-	a.record(o, c, req, resp)
+	a.record(o, a.wanted(o), c, req, resp)
 	if g.Quick != nil {
 		a.keep(o, resp)
 	}
@@ -305,11 +305,13 @@ func (a *asking) outside(ctx context.Context, group string, q cache.Question) (c
 	if !a.hurry {
 		return a.g.Upstream(ctx, group, q)
 	}
-	r, ok, err := a.g.Kept(group, q)
-	if !ok {
-		a.waits, err = true, errWaits
+	if !a.waits {
+		r, ok, err := a.g.Kept(group, q)
+		if a.waits = !ok; ok {
+			return r, err
+		}
 	}
-	return r, err
+	return cache.Reply{}, errWaits
 }
 
 // errWaits is the error of what would have to wait, where there is no time for that.
@@ -509,8 +511,18 @@ func (a *asking) forbidden(sections ...[]dns.RR) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// record tells what became of the question.
-func (a *asking) record(o *outcome, from *listen.Client, req, resp []byte) {
+// wanted reports whether somebody wants a record of what became of the question. Of
+// those that are wanted now and then it draws lots.
+func (a *asking) wanted(o *outcome) bool {
+	if a.policy == nil { // before there is one all get the same
+		return false
+	}
+	blocked := o.action == Blocked || o.action == Denied
+	return a.g.Record != nil && (a.g.Unrecorded == nil || !a.g.Unrecorded(o.action)) && a.logging().Wants(blocked, rand.Uint64())
+}
+
+// record counts what became of the question, and tells it where that is wanted.
+func (a *asking) record(o *outcome, wanted bool, from *listen.Client, req, resp []byte) {
 	if a.g.Tally != nil {
 		rcode := o.rcode
 		if o.sent == nothing {
@@ -518,11 +530,7 @@ func (a *asking) record(o *outcome, from *listen.Client, req, resp []byte) {
 		}
 		a.g.Tally(o.action, a.rule(), rcode).Add(1)
 	}
-	if a.policy == nil {
-		return // before there is one all get the same
-	}
-	blocked := o.action == Blocked || o.action == Denied
-	if a.g.Record == nil || a.g.Unrecorded != nil && a.g.Unrecorded(o.action) || !a.logging().Wants(blocked, rand.Uint64()) {
+	if !wanted {
 		return
 	}
 	r := Record{Time: a.now, Took: a.g.now().Sub(a.now), Client: *from, Kind: a.asker.Kind, Result: a.result(o), Query: req, Reply: resp}

@@ -77,23 +77,24 @@ func (k *Quick) Beyond() uint64 { return k.scopes.Beyond.Load() }
 // Displaced returns how many good answers were given up for want of room.
 func (k *Quick) Displaced() uint64 { return k.answers.Displaced.Load() }
 
+// Clear forgets all answers.
+func (k *Quick) Clear() { k.answers.Clear() }
+
 // Flush forgets the answers for whose name, in wire form, forget is true.
 func (k *Quick) Flush(forget func(name string) bool) int { return k.answers.Flush(forget) }
 
-// Fast answers a question as it was answered before in the scope of its asker, or
-// decides it anew if all is here that this takes; see [listen.Fast].
+// Fast answers a question as it was answered before in the scope of its
+// asker; see [listen.Fast]. It never decides: what decides is [Gateway.Soon], and
+// [Gateway.Handle].
 func (g *Gateway) Fast(c *listen.Client, q *wire.Question, out []byte) (resp []byte, ok bool) {
-	if g.Quick == nil || g.Forwarder != nil && g.Forwarder(c.Addr.Addr()) {
-		return out, false
-	}
 	now := g.when(c)
-	p := g.who(c, nil, now)
-	if p.scope == 0 {
+	p := g.scoped(c, now)
+	if p == nil {
 		return out, false
 	}
 	e := g.Quick.answers.Lookup(p.scope, q, now)
 	if e == nil || e.Epoch != 0 && e.Epoch != g.epoch() {
-		return g.soon(c, p, now, q, out)
+		return out, false
 	}
 	if q.End+len(e.Answer.Msg)-e.Answer.Body+len(e.Answer.Why.Text)+32 > q.Size {
 		return out, false // it has to be cut
@@ -107,11 +108,29 @@ func (g *Gateway) Fast(c *listen.Client, q *wire.Question, out []byte) (resp []b
 	return out, true
 }
 
-// soon decides a question whose answer is likely to be here, and gives it unless
-// somebody would have to be asked after all: to hand it over to those who may wait costs
-// more than to decide, but to decide twice costs too.
-func (g *Gateway) soon(c *listen.Client, p *known, now time.Time, q *wire.Question, out []byte) (resp []byte, ok bool) {
+// scoped returns who a client is, if it is in a scope, and need not be asked for more
+// than where it comes from.
+func (g *Gateway) scoped(c *listen.Client, now time.Time) *known {
+	if g.Quick == nil || g.Forwarder != nil && g.Forwarder(c.Addr.Addr()) {
+		return nil
+	}
+	if p := g.who(c, nil, now); p.scope != 0 {
+		return p
+	}
+	return nil
+}
+
+// Soon decides a question whose answer is likely to be here, and gives it unless
+// somebody would have to be asked, or to write, after all; see [listen.Server]. To hand
+// it over to those who may wait costs more than to decide, but to decide twice costs
+// too.
+func (g *Gateway) Soon(c *listen.Client, q *wire.Question, out []byte) (resp []byte, ok bool) {
 	if g.Kept == nil || !g.Keeps(cache.Question{Name: lowered(q.Name), Type: q.Type, Class: q.Class, DO: q.DO, CD: q.CD}) {
+		return out, false
+	}
+	now := g.when(c)
+	p := g.scoped(c, now)
+	if p == nil {
 		return out, false
 	}
 	w := works.Get().(*work)
@@ -125,11 +144,15 @@ func (g *Gateway) soon(c *listen.Client, p *known, now time.Time, q *wire.Questi
 	if a.waits {
 		return out, false
 	}
+	wanted := a.wanted(o)
+	if wanted && g.Repeat == nil {
+		return out, false // records are written on the spot
+	}
 	if resp = in.pack(o); len(resp) > q.Size {
 		return out, false // it has to be cut
 	}
-	a.record(o, c, q.Req, resp)
 	a.keep(o, resp)
+	a.record(o, wanted, c, q.Req, resp)
 	return append(out, resp...), true
 }
 

@@ -24,6 +24,15 @@ func newSoonFleet(t *testing.T) *quickFleet {
 	return f
 }
 
+func (f *quickFleet) soon(t *testing.T, who string, req []byte) (resp []byte, ok bool) {
+	q, plain := wire.Parse(req)
+	if !plain {
+		t.Fatal("not plain")
+	}
+	q.Size = 1232
+	return f.Soon(&listen.Client{Addr: people[who].from, Listener: "test", Transport: listen.UDP, At: f.time}, &q, nil)
+}
+
 // What is decided at once is what is decided by those who may wait, and is recorded
 // like it; and what it takes no asking for is decided at once.
 func TestSoonEqualsHandle(t *testing.T) {
@@ -41,7 +50,7 @@ func TestSoonEqualsHandle(t *testing.T) {
 				wanted := f.records[len(f.records)-1]
 				f.records = nil
 				f.up.took()
-				got, ok := f.fast(t, who, req)
+				got, ok := f.soon(t, who, req)
 				if asked := f.up.took(); asked != "" {
 					t.Errorf("%s asks %s %s: somebody had to be asked: %s", who, name, dns.TypeToString[qtype], asked)
 				}
@@ -98,11 +107,28 @@ func TestSoonAsksNobody(t *testing.T) {
 		} {
 			f.records = nil
 			_, req := packQuestion(t, name, dns.TypeA, nil)
-			_, ok := f.fast(t, "alice", req)
+			_, ok := f.soon(t, "alice", req)
 			if asked := f.up.took(); ok != want || (len(f.records) > 0) != want || asked != "" {
 				t.Errorf("%s, likely %t: answered %t, %d records, asked %q", name, keeps, ok, len(f.records), asked)
 			}
 		}
+	}
+}
+
+// A record that is written on the spot is left to those who may wait.
+func TestSoonDoesNotWrite(t *testing.T) {
+	f := newSoonFleet(t)
+	f.Keeps = func(cache.Question) bool { return true }
+	_, allowed := packQuestion(t, "www.allowed.test.", dns.TypeA, nil)
+	_, blocked := packQuestion(t, "www.phishing.test.", dns.TypeA, nil)
+	f.Handle(t.Context(), &listen.Client{Addr: people["alice"].from, Listener: "test", Transport: listen.UDP, At: f.time}, allowed)
+	f.Repeat, f.records = nil, nil
+	f.Unrecorded = func(as Action) bool { return as == Allowed }
+	if _, ok := f.soon(t, "alice", allowed); !ok {
+		t.Error("what nobody wants to know is not answered")
+	}
+	if _, ok := f.soon(t, "alice", blocked); ok || len(f.records) > 0 {
+		t.Errorf("answered %t, with %d records", ok, len(f.records))
 	}
 }
 
@@ -119,7 +145,7 @@ func TestSoonDoesNotCut(t *testing.T) {
 		f.records = nil
 		q, _ := wire.Parse(req)
 		q.Size = tt.size
-		if _, ok := f.Fast(c, &q, nil); ok != tt.want || (len(f.records) > 0) != tt.want {
+		if _, ok := f.Soon(c, &q, nil); ok != tt.want || (len(f.records) > 0) != tt.want {
 			t.Errorf("%d bytes for %d: answered %t, %d records", tt.size, len(whole), ok, len(f.records))
 		}
 	}
@@ -140,7 +166,7 @@ func BenchmarkSoon(b *testing.B) {
 	for b.Loop() {
 		q, _ := wire.Parse(req)
 		q.Size = 1232
-		if _, ok := f.Fast(c, &q, out); !ok {
+		if _, ok := f.Soon(c, &q, out); !ok {
 			b.Fatal("not answered")
 		}
 	}

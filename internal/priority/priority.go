@@ -16,7 +16,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -114,41 +113,23 @@ func Processors() int {
 // Lend makes a processor, in Go's sense, beyond those that there are, for somebody
 // who waits in the kernel in calls that the scheduler is not told of, so as not to
 // keep others from work meanwhile. Such a call has to end when a signal comes (as
-// ppoll does), by which the scheduler asks for the processor. Whoever is about to
-// wait takes one of those that are lent, by [Take].
+// ppoll does), by which the scheduler asks for the processor. It is to be given back by
+// who needs it no more: the scheduler has others work on it too, and on few cores that
+// costs more than it brings. To lend and to give back stops all for a moment.
 //
-// Not more are made than there are without: of all of them together Go's collector
-// takes a quarter. As long as some are lent their number does not follow the machine's.
-func Lend() (giveBack func()) {
+// Not more are made than there are without, and ok is false if all of these are lent:
+// of all of them together Go's collector takes a quarter. As long as some are lent
+// their number does not follow the machine's.
+func Lend() (giveBack func(), ok bool) {
 	extra.mu.Lock()
 	defer extra.mu.Unlock()
 	if extra.more() > 0 && extra.lent >= extra.procs {
-		return func() {}
+		return nil, false
 	}
 	extra.change(0, 1)
-	free.Add(1)
 	return sync.OnceFunc(func() {
 		extra.mu.Lock()
 		defer extra.mu.Unlock()
-		free.Add(-1)
 		extra.change(0, -1)
-	})
+	}), true
 }
-
-// free is how many processors are lent and not taken; less than none while one is
-// given back that somebody has still taken.
-var free atomic.Int32
-
-// Take takes one of the processors that are lent, if one is free. It is to be given
-// back by [Release].
-func Take() bool {
-	for n := free.Load(); n > 0; n = free.Load() {
-		if free.CompareAndSwap(n, n-1) {
-			return true
-		}
-	}
-	return false
-}
-
-// Release gives back what was taken.
-func Release() { free.Add(1) }

@@ -173,13 +173,14 @@ func (c *Cache) find(k Key, now time.Time) *entry {
 	return c.shards[hash%shards].find(hash, k, now)
 }
 
-// has reports whether there is an entry, which may have had its time.
-func (c *Cache) has(k Key) bool {
+// has reports whether there is an entry that is good, or the best to be had for now.
+func (c *Cache) has(k Key, now time.Time) bool {
 	hash := maphash.Comparable(c.seed, k)
 	s := &c.shards[hash%shards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.entries[hash] != nil
+	e := s.entries[hash]
+	return e != nil && (now.Before(e.expiry) || now.Sub(e.stored) < time.Duration(e.retry.Load()))
 }
 
 func (c *Cache) put(e *entry) {

@@ -79,7 +79,8 @@ func (s *Source) Resolve(ctx context.Context, q Question) (Reply, error) {
 }
 
 // Kept answers a question if there is an answer at once, and nothing else to do:
-// what else has to be done is done by [Source.Resolve].
+// what else has to be done is done by [Source.Resolve]. What it finds counts, even if
+// the caller finds that it needs more, and comes back.
 func (s *Source) Kept(q Question) (r Reply, ok bool, err error) {
 	now := time.Now()
 	e := s.Cache.find(Key{s.Group, q}, now)
@@ -89,8 +90,8 @@ func (s *Source) Kept(q Question) (r Reply, ok bool, err error) {
 	return s.kept(e, now)
 }
 
-// Keeps reports whether there is an answer, whatever it is worth, and counts nothing.
-func (s *Source) Keeps(q Question) bool { return s.Cache.has(Key{s.Group, q}) }
+// Keeps reports whether Kept is likely to have an answer. It counts nothing.
+func (s *Source) Keeps(q Question) bool { return s.Cache.has(Key{s.Group, q}, time.Now()) }
 
 // kept answers by an entry, which may be nil, if it is good, or as good as can be
 // had now.

@@ -25,7 +25,7 @@ type LoadLimits struct {
 }
 
 // Load says whether one more question may go the slow way: to an upstream, with
-// goroutines and buffers of its own. Answers from the cache cost nothing that
+// goroutines and buffers of its own. Answers that were given before cost nothing that
 // lasts and go on whatever it says. It is safe for concurrent use.
 //
 // Memory is sampled by [Load.Run]. What counts is what lives: garbage also
@@ -98,6 +98,9 @@ func (l *Load) Enter() bool {
 	}
 	return true
 }
+
+// Sheds reports whether questions are turned away for memory.
+func (l *Load) Sheds() bool { return l.shedding.Load() }
 
 // Leave ends what Enter allowed.
 func (l *Load) Leave() { l.inWork.Add(-1) }

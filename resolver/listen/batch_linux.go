@@ -50,7 +50,8 @@ type batch struct {
 	names [lotLen]unix.RawSockaddrInet6 // the longest address
 	oobs  [lotLen][oobLen]byte
 	bufs  [lotLen][batchRead]byte
-	resp  []byte // the answers of out, one after the other
+	resp  []byte    // the answers of out, one after the other
+	at    time.Time // when it was read last
 }
 
 // newBatch returns one for a kernel's socket, nil for others.
@@ -85,7 +86,8 @@ func (b *batch) read(fd uintptr) (int, syscall.Errno) {
 
 // answer answers the first n datagrams that were read, or passes them on.
 func (b *batch) answer(fd uintptr, n int, later func(p *packet)) {
-	c := Client{Listener: b.name, Transport: UDP, At: time.Now()}
+	b.at = time.Now()
+	c := Client{Listener: b.name, Transport: UDP, At: b.at}
 	most := or(b.s.Limits.UDPSize, udpLen)
 	for i := range n {
 		req := b.bufs[i][:b.in.heads[i].len]

@@ -40,7 +40,7 @@ type Handler func(ctx context.Context, c *Client, req []byte) []byte
 // A Fast answers a plain question at once from what is known already, if it
 // can: it appends the answer to out, which fits into q.Size bytes, and returns
 // that, or out as it was for silence. If it reports false the question goes to the
-// [Handler]. It waits for nobody, and keeps nothing of what it is given.
+// [Handler]. It neither blocks nor allocates, and keeps nothing of what it is given.
 type Fast func(c *Client, q *wire.Question, out []byte) (resp []byte, ok bool)
 
 // The transports that a question can come over.
@@ -95,6 +95,7 @@ const (
 type Server struct {
 	Handle  Handler
 	Fast    Fast                       // nil: there is no fast way
+	Soon    Fast                       // for what Fast does not answer: it may take more, but waits for nobody either; nil: there is none
 	Log     *slog.Logger               // nil: no log
 	Dropped func(listener, why string) // nil: not counted
 	Limits  Limits
@@ -150,9 +151,10 @@ func (s *Server) quick(c *Client, req, out []byte, size int) (resp []byte, ok bo
 		return out, false
 	}
 	q.Size = size - w.n
-	resp, ok = s.Fast(c, q, out)
-	if !ok {
-		return out, false
+	if resp, ok = s.Fast(c, q, out); !ok {
+		if resp, ok = s.soon(c, q, out); !ok {
+			return out, false
+		}
 	}
 	if w.n > 0 && len(resp) > len(out) {
 		resp = wire.AppendOption(resp, len(out), w.option[:w.n])
@@ -161,6 +163,14 @@ func (s *Server) quick(c *Client, req, out []byte, size int) (resp []byte, ok bo
 		resp = s.limits(c, q, &w, resp, len(out))
 	}
 	return resp, true
+}
+
+// soon answers a question that has no answer yet, unless there is too much to do.
+func (s *Server) soon(c *Client, q *wire.Question, out []byte) (resp []byte, ok bool) {
+	if l := s.Guard.Load; s.Soon == nil || l != nil && l.Sheds() {
+		return out, false
+	}
+	return s.Soon(c, q, out)
 }
 
 // answer returns the answer to one message that had none at once, nil for none.

@@ -17,18 +17,18 @@ import (
 	"github.com/starferry/starferry/internal/priority"
 )
 
-// Sockets of the kernel are read by who waits for them in the kernel, rather than
-// by Go's poller. With a poller one thread learns of all that comes: while the
-// machine has that thread stand still all sockets are silent, and at loads at
-// which it sleeps in between, waking up by way of Go's scheduler costs as much
-// as all the rest. A reader has a thread, then, and a processor in Go's sense, which
-// it keeps while it waits: nobody else is kept from work, as it is one more.
+// Sockets of the kernel are read in one of two ways. Mostly by Go's poller, which is
+// best where little comes, and where much of it has to be passed on: who answers that
+// runs next on the same processor. But one thread learns by it of all that comes: while
+// the machine has that one stand still all sockets are silent; and where many questions
+// come, each of which finds the thread asleep, waking up by way of Go's scheduler costs
+// as much as all the rest. So a reader who is busy, and has the answers, goes apart: it
+// waits in the kernel, and has a thread, then, and a processor in Go's sense, which it
+// keeps while it waits. Nobody else is kept from work by that, as it is one more.
 
-// patience is how long a reader keeps its processor without a question.
-const patience = 5 * time.Millisecond
-
-// apart takes a socket of the kernel away from Go's poller, which would be woken
-// up by all that comes. From here on it is closed by close.
+// apart makes a descriptor of a kernel's socket of which Go's poller knows nothing,
+// and would not be woken up for; it is what the socket is used by from here on, and
+// closed by close.
 func (s socket) apart() (socket, error) {
 	if s.kernel == nil {
 		return s, nil
@@ -38,9 +38,9 @@ func (s socket) apart() (socket, error) {
 	if err != nil {
 		return s, err
 	}
-	fd := -1
-	if failed := raw.Control(func(of uintptr) { fd, err = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0) }); failed != nil || err != nil {
-		return s, errors.Join(failed, err)
+	fd, err := duplicate(raw)
+	if err != nil {
+		return s, err
 	}
 	// What is blocking is not given to the poller. No call here blocks: each says so itself.
 	if err := unix.SetNonblock(fd, false); err != nil {
@@ -52,9 +52,28 @@ func (s socket) apart() (socket, error) {
 	return s, err
 }
 
+// polled returns another descriptor of a socket that is apart, which the poller
+// knows.
+func (s socket) polled() (*os.File, error) {
+	fd, err := duplicate(s.raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "udp"), nil
+}
+
+func duplicate(raw syscall.RawConn) (fd int, err error) {
+	failed := raw.Control(func(of uintptr) { fd, err = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0) })
+	return fd, errors.Join(failed, err)
+}
+
 // mates are the sockets of one address. The kernel deals what comes to them out by
-// who asks; a reader who is awake looks after all of them, so that nobody waits
-// for one whose thread stands still.
+// who asks; a reader who is apart and awake looks after all of them, so that nobody
+// waits for one whose thread stands still.
 type mates struct {
 	mu  sync.Mutex // held by those who join and leave
 	all atomic.Pointer[[]syscall.RawConn]
@@ -87,31 +106,6 @@ func (m *mates) list() []syscall.RawConn {
 	return nil
 }
 
-// A waiter waits for questions until it is told to stop.
-type waiter struct {
-	fds  [2]unix.PollFd // the socket, and what tells to stop
-	keep bool           // a processor, while it waits
-}
-
-func (w *waiter) wait() {
-	if w.keep = w.keep || priority.Take(); w.keep {
-		quiet := unix.NsecToTimespec(int64(patience))
-		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.fds)), 2, uintptr(unsafe.Pointer(&quiet)), 0, 0, 0)
-		if n > 0 || errno != 0 { // also where the scheduler wants something, by a signal
-			return
-		}
-		w.release()
-	}
-	_, _, _ = unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.fds)), 2, 0, 0, 0, 0)
-}
-
-func (w *waiter) release() {
-	if w.keep {
-		priority.Release()
-	}
-	w.keep = false
-}
-
 // stopBy returns a descriptor that can be read when ctx is done, and what closes it.
 func stopBy(ctx context.Context) (fd int, done func(), err error) {
 	if fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
@@ -130,6 +124,14 @@ func stopBy(ctx context.Context) (fd int, done func(), err error) {
 	}, nil
 }
 
+// A reader answers what comes to a socket, and passes on what it cannot answer at once.
+type reader struct {
+	b     *batch
+	m     *mates
+	later func(p *packet)
+	load  load
+}
+
 // serve answers what comes to the socket until ctx is done; it returns when that
 // fails. What is not answered at once is passed on, by later.
 func (b *batch) serve(ctx context.Context, later func(p *packet)) error {
@@ -138,55 +140,164 @@ func (b *batch) serve(ctx context.Context, later func(p *packet)) error {
 		return err
 	}
 	defer done()
-	m := b.s.matesOf(b.sock)
-	m.join(b.sock.raw)
-	defer m.leave(b.sock.raw)
-	defer priority.Lend()()
-	passed := false
-	pass := func(p *packet) { passed = true; later(p) }
+	r := &reader{b: b, m: b.s.matesOf(b.sock)}
+	r.later = func(p *packet) { r.load.passed++; later(p) }
+	r.m.join(b.sock.raw)
+	defer r.m.leave(b.sock.raw)
+	for err == nil && ctx.Err() == nil {
+		if err = r.poll(ctx); err == nil && ctx.Err() == nil {
+			err = r.apart(ctx, stop)
+		}
+	}
+	return errors.Join(err, ctx.Err())
+}
+
+// poll reads by way of Go's poller until there is so much that it is better to be
+// apart.
+func (r *reader) poll(ctx context.Context) error {
+	f, err := r.b.sock.polled()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })()
+	r.load.begin(time.Now())
 	var failed error
-	err = b.sock.raw.Control(func(fd uintptr) {
-		w := &waiter{}
-		defer w.release()
-		w.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-		w.fds[1] = unix.PollFd{Fd: int32(stop), Events: unix.POLLIN}
+	// The function is called again when there is more to read. That it returns
+	// false without having seen an empty queue is what saves a system call: what
+	// comes from here on is told of by the poller (epoll, edge-triggered).
+	err = raw.Read(func(fd uintptr) bool {
+		if failed = r.drain(ctx, fd); failed != nil || ctx.Err() != nil {
+			return true
+		}
+		much, _ := r.load.look(r.b.at, span)
+		return much
+	})
+	if ctx.Err() != nil { // which ends the reading by a deadline
+		return nil
+	}
+	return errors.Join(failed, err)
+}
+
+// apart reads apart from Go's poller, while there is much to answer at once; stop is
+// a descriptor that can be read when ctx is done.
+func (r *reader) apart(ctx context.Context, stop int) error {
+	giveBack, ok := priority.Lend()
+	if !ok {
+		r.load.later = true
+		return nil
+	}
+	defer giveBack()
+	r.load.begin(time.Now())
+	var failed error
+	err := r.b.sock.raw.Control(func(fd uintptr) {
+		fds := [...]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(stop), Events: unix.POLLIN}}
 		for ctx.Err() == nil && failed == nil {
-			w.wait()
-			passed = false
-			failed = b.sweep(ctx, fd, m.list(), pass)
-			if passed {
+			most := unix.NsecToTimespec(int64(quiet))
+			n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), uintptr(len(fds)), uintptr(unsafe.Pointer(&most)), 0, 0, 0)
+			if n == 0 && errno == 0 {
+				return
+			}
+			before := r.load
+			failed = r.sweep(ctx, fd)
+			if r.load.passed != before.passed {
 				runtime.Gosched() // who answers them is ready on this processor
+			}
+			now := r.b.at
+			if r.load.read == before.read {
+				now = time.Now() // it was the scheduler that wanted something, by a signal
+			}
+			if _, little := r.load.look(now, quiet); little {
+				return
 			}
 		}
 	})
-	return errors.Join(failed, err, ctx.Err())
+	return errors.Join(failed, err)
 }
 
 // sweep answers what there is on the own socket, and on those of its mates.
-func (b *batch) sweep(ctx context.Context, own uintptr, all []syscall.RawConn, later func(p *packet)) error {
-	for n := lotLen; n == lotLen && ctx.Err() == nil; {
-		var errno syscall.Errno
-		n, errno = b.read(own)
-		switch errno {
-		case 0:
-			b.answer(own, n, later)
-		case unix.EINTR, unix.EAGAIN:
-		default:
-			return errno
-		}
+func (r *reader) sweep(ctx context.Context, own uintptr) error {
+	if err := r.drain(ctx, own); err != nil {
+		return err
 	}
-	for _, raw := range all {
-		if raw == b.sock.raw {
+	for _, raw := range r.m.list() {
+		if raw == r.b.sock.raw {
 			continue
 		}
 		// That one fails is for its own reader to find.
 		_ = raw.Control(func(fd uintptr) {
-			if n, errno := b.read(fd); errno == 0 {
-				b.answer(own, n, later)
+			if n, errno := r.b.read(fd); errno == 0 {
+				r.answer(own, n)
 			}
 		})
 	}
 	return nil
+}
+
+// drain answers all that there is on the own socket.
+func (r *reader) drain(ctx context.Context, own uintptr) error {
+	for n := lotLen; n == lotLen && ctx.Err() == nil; {
+		var errno syscall.Errno
+		n, errno = r.b.read(own)
+		switch errno {
+		case 0:
+			r.answer(own, n)
+		case unix.EINTR:
+			n = lotLen // once more
+		case unix.EAGAIN:
+		default:
+			return errno
+		}
+	}
+	return nil
+}
+
+func (r *reader) answer(own uintptr, n int) {
+	r.load.read += n
+	r.b.answer(own, n, r.later)
+}
+
+// A load is what a reader has to do. By it the reader finds how to wait; it changes
+// that seldom, as all stand still for a moment when it does.
+type load struct {
+	since        time.Time
+	read, passed int  // questions, and how many of them were passed on
+	later        bool // what is wished for cannot be had for now
+}
+
+// A reader goes apart when for a span there are more questions in a second than many,
+// and most of them are answered at once. It comes back when for the time of quiet there
+// are none, or fewer than few, or most are passed on.
+const (
+	span      = 100 * time.Millisecond
+	many, few = 1000, 250
+	quiet     = time.Second
+)
+
+func (l *load) begin(now time.Time) {
+	wait := time.Duration(0)
+	if l.later {
+		wait = quiet
+	}
+	*l = load{since: now.Add(wait)}
+}
+
+// look reports whether for some time there has been so much to do, or so little, that
+// another way of waiting is better.
+func (l *load) look(now time.Time, after time.Duration) (much, little bool) {
+	took := now.Sub(l.since)
+	if took < after {
+		return false, false
+	}
+	rate := float64(l.read) / took.Seconds()
+	much = rate >= many && l.passed*4 < l.read
+	little = rate < few || l.passed*2 > l.read
+	l.begin(now)
+	return much, little
 }
 
 // writeRaw sends one answer on a socket that is apart.

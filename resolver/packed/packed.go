@@ -108,7 +108,7 @@ const typical = overhead + 256
 // together begin with a few.
 const (
 	maxShards = 64
-	least     = 128
+	least     = 256
 	few       = 64
 )
 

@@ -176,9 +176,14 @@ func TestClear(t *testing.T) {
 // is never larger than it may be. It may forget.
 func FuzzModel(f *testing.F) {
 	f.Add(uint64(1), uint16(2000))
+	f.Add(uint64(2), uint16(2000))
 	f.Fuzz(func(t *testing.T, seed uint64, steps uint16) {
 		r := rand.New(rand.NewPCG(seed, 0))
-		c := New[int](20_000)
+		room, most := 20_000, 64
+		if seed%2 > 0 { // more than one shard, and entries of which few fit into one
+			room, most = 2<<20, 60_000
+		}
+		c := New[int](room)
 		last := map[string]*Entry[int]{}
 		now := time.Unix(0, 0)
 		for i := range int(steps) {
@@ -188,6 +193,7 @@ func FuzzModel(f *testing.F) {
 			switch r.IntN(10) {
 			case 0, 1, 2, 3:
 				e := entry(i, now, time.Duration(r.IntN(60))*time.Second)
+				e.Answer.Msg = make([]byte, 64+r.IntN(most))
 				c.Put(scope, question(name), e)
 				last[key] = e
 			case 4:
@@ -201,7 +207,7 @@ func FuzzModel(f *testing.F) {
 				}
 			}
 			n, bytes := c.Size()
-			if bytes > 20_000 {
+			if bytes > room {
 				t.Fatalf("%d bytes", bytes)
 			}
 			sum := int64(0)

@@ -29,7 +29,7 @@ func (h *shard[N]) put(hash uint64, e *Entry[N]) {
 	t := h.roomy(hash, e)
 	s, tag := t.at(hash)
 	h.displace(s, h.place(s, e), tag, e, e)
-	for tries := 0; h.bytes.Load() > h.limit && tries < t.places(); tries++ {
+	for tries := 0; h.bytes.Load() > h.limit && tries < 2*t.places(); tries++ { // at the first look they may all be in use
 		h.hand = (h.hand + 1) % t.places()
 		s, i := &t.sets[h.hand/ways], h.hand%ways
 		if old := s.places[i].Load(); old != nil && old != e && !old.used.Swap(false) {
