@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"bytes"
 	"context"
 	"reflect"
 	"testing"
@@ -14,7 +15,7 @@ import (
 
 // newSoonFleet has a gateway that decides at once what takes no asking, and remembers
 // no answers.
-func newSoonFleet(t *testing.T) *quickFleet {
+func newSoonFleet(t testing.TB) *quickFleet {
 	f := newQuickFleet(t)
 	f.Quick = NewQuick(0)
 	s := &cache.Source{Cache: cache.New(1 << 20), TrustAD: true, Ask: asks(f.up.resolve)}
@@ -149,6 +150,33 @@ func TestSoonDoesNotCut(t *testing.T) {
 			t.Errorf("%d bytes for %d: answered %t, %d records", tt.size, len(whole), ok, len(f.records))
 		}
 	}
+}
+
+// FuzzSoon holds what is decided at once to what is decided by those who may wait, byte
+// by byte, for any plain question.
+func FuzzSoon(f *testing.F) {
+	for _, rr := range newZone(f, testZone).records {
+		for _, qtype := range []uint16{dns.TypeA, dns.TypeHTTPS} {
+			_, req := packQuestion(f, rr.Header().Name, qtype, func(m *dns.Msg) { m.SetEdns0(1232, qtype == dns.TypeA) })
+			f.Add(req)
+		}
+	}
+	fl := newSoonFleet(f)
+	fl.Record, fl.Keeps = nil, func(cache.Question) bool { return true }
+	f.Fuzz(func(t *testing.T, req []byte) {
+		q, plain := wire.Parse(req)
+		if !plain {
+			return
+		}
+		q.Size = dns.MaxMsgSize
+		c := &listen.Client{Addr: people["alice"].from, Listener: "fuzz", Transport: listen.UDP, At: fl.time}
+		fl.Handle(t.Context(), c, req) // upstream is asked
+		before := fl.Handle(t.Context(), c, req)
+		got, ok := fl.Soon(c, &q, nil)
+		if after := fl.Handle(t.Context(), c, req); ok && !bytes.Equal(got, before) && !bytes.Equal(got, after) { // a second may have passed
+			t.Errorf("%x: got\n%x\nwant\n%x", req, got, after)
+		}
+	})
 }
 
 // To decide at once shall not cost much more than to find an answer given before.
