@@ -39,13 +39,13 @@ func (h *shard[N]) put(hash uint64, e *Entry[N]) {
 }
 
 // roomy returns a table for one more entry, e, with this hash. One that is half
-// full is doubled, and one that is a quarter full if a good entry would have to
+// full is doubled, and one that is an eighth full if a good entry would have to
 // give way: what is looked up shall lie close together, and what is good stay.
 func (h *shard[N]) roomy(hash uint64, e *Entry[N]) *table[N] {
 	t := h.table.Load()
 	for len(t.sets) < h.most {
 		n := int(h.entries.Load())
-		if s, _ := t.at(hash); n < t.places()/4 || n < t.places()/2 && s.free(e) >= 0 {
+		if s, _ := t.at(hash); n < t.places()/8 || n < t.places()/2 && s.free(e) >= 0 {
 			break
 		}
 		t = h.doubled(t)
