@@ -181,11 +181,8 @@ func FuzzSoon(f *testing.F) {
 
 // To decide at once shall not cost much more than to find an answer given before.
 func BenchmarkSoon(b *testing.B) {
-	f := newQuickFleet(b)
-	s := &cache.Source{Cache: cache.New(32 << 20), Ask: asks(f.up.resolve)}
-	f.Upstream = func(ctx context.Context, _ string, q cache.Question) (cache.Reply, error) { return s.Resolve(ctx, q) }
-	f.Kept = func(_ string, q cache.Question) (cache.Reply, bool, error) { return s.Kept(q) }
-	f.Keeps, f.Record, f.Repeat, f.Quick = s.Keeps, nil, nil, NewQuick(0)
+	f := newSoonFleet(b)
+	f.Record, f.Repeat = nil, nil
 	c := &listen.Client{Addr: people["alice"].from, Listener: "test", Transport: listen.UDP, At: start}
 	_, req := packQuestion(b, "www.allowed.test.", dns.TypeA, nil)
 	f.Handle(b.Context(), c, req)

@@ -144,6 +144,7 @@ func (b *batch) serve(ctx context.Context, later func(p *packet)) error {
 	r.later = func(p *packet) { r.load.passed++; later(p) }
 	r.m.join(b.sock.raw)
 	defer r.m.leave(b.sock.raw)
+	r.load.begin(time.Now())
 	for err == nil && ctx.Err() == nil {
 		if err = r.poll(ctx); err == nil && ctx.Err() == nil {
 			err = r.apart(ctx, stop)
@@ -165,7 +166,6 @@ func (r *reader) poll(ctx context.Context) error {
 		return err
 	}
 	defer context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })()
-	r.load.begin(time.Now())
 	var failed error
 	// The function is called again when there is more to read. That it returns
 	// false without having seen an empty queue is what saves a system call: what
@@ -188,7 +188,7 @@ func (r *reader) poll(ctx context.Context) error {
 func (r *reader) apart(ctx context.Context, stop int) error {
 	giveBack, ok := priority.Lend()
 	if !ok {
-		r.load.later = true
+		r.load.begin(time.Now().Add(quiet)) // before it is asked for again
 		return nil
 	}
 	defer giveBack()
@@ -265,8 +265,7 @@ func (r *reader) answer(own uintptr, n int) {
 // that seldom, as all stand still for a moment when it does.
 type load struct {
 	since        time.Time
-	read, passed int  // questions, and how many of them were passed on
-	later        bool // what is wished for cannot be had for now
+	read, passed int // questions, and how many of them were passed on
 }
 
 // A reader goes apart when for a span there are more questions in a second than many,
@@ -278,13 +277,7 @@ const (
 	quiet     = time.Second
 )
 
-func (l *load) begin(now time.Time) {
-	wait := time.Duration(0)
-	if l.later {
-		wait = quiet
-	}
-	*l = load{since: now.Add(wait)}
-}
+func (l *load) begin(at time.Time) { *l = load{since: at} }
 
 // look reports whether for some time there has been so much to do, or so little, that
 // another way of waiting is better.

@@ -127,8 +127,8 @@ func TestLoad(t *testing.T) {
 			t.Errorf("%s: begun anew: %t, with %d", tt.what, began, l.read)
 		}
 	}
-	l := &load{later: true}
-	l.begin(start)
+	l := &load{}
+	l.begin(start.Add(quiet)) // as by one that could not have what it wished for
 	l.read = 1e6
 	if much, _ := l.look(start.Add(quiet), span); much {
 		t.Error("what cannot be had is wished for at once")
